@@ -1,0 +1,1 @@
+"""The global inventory: answers "who has it?". No bytes."""

@@ -1,0 +1,1 @@
+"""A storage site: the only code that touches bytes."""

@@ -1,0 +1,1 @@
+"""Stores of artifact bytes: one contract, several back ends."""
