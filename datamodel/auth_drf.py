@@ -1,0 +1,30 @@
+"""REST framework's doors to `auth.py` and `permissions.py`; nothing is decided here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from datamodel.auth import authenticate
+from datamodel.permissions import Caller, Grant, require
+
+
+class InventoryAuthentication(BaseAuthentication):
+    """`request.auth` becomes our `Caller`."""
+
+    def authenticate(self, request: Request) -> tuple[Any, Caller]:
+        caller = authenticate(request._request)
+        request._request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
+        return request._request.user if caller.method == "session" else None, caller
+
+
+class GrantRequired(BasePermission):
+    """A view names its grant in `grant` (default: read). Raises what `permissions.require` raises."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        require(request.auth, getattr(view, "grant", Grant.READ))
+        return True

@@ -1,0 +1,194 @@
+"""Settings common to both roles. Everything comes from the environment (`INVENTORY_…`, `DATABASE_URL`, `REDIS_URL`).
+
+Importing this starts nothing and reaches nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+from typing import Any
+
+from datamodel import env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+INVENTORY_ROLE = env.text("INVENTORY_ROLE", "site")
+INVENTORY_NAME = env.text("INVENTORY_NAME", INVENTORY_ROLE)
+INVENTORY_BASE_PATH = env.base_path()
+INVENTORY_PUBLIC_URL = env.text("INVENTORY_PUBLIC_URL", "http://127.0.0.1:8000").rstrip("/")
+
+DEBUG = False
+_PUBLIC_HOST = INVENTORY_PUBLIC_URL.partition("://")[2].partition("/")[0].rpartition(":")[0] or "127.0.0.1"
+ALLOWED_HOSTS = env.words("INVENTORY_ALLOWED_HOSTS", f"{_PUBLIC_HOST},localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.words("INVENTORY_CSRF_TRUSTED_ORIGINS", "/".join(INVENTORY_PUBLIC_URL.split("/")[:3]))
+
+
+def _secret_key() -> str:
+    """Given, or (development and the demo) derived from nothing but this process: then sessions end with it."""
+    return env.text("INVENTORY_SECRET_KEY", "") or base64.b64encode(os.urandom(48)).decode()
+
+
+SECRET_KEY = _secret_key()
+INVENTORY_SECRET_KEY_IS_TEMPORARY = env.text("INVENTORY_SECRET_KEY", "") == ""
+SECRET_KEY_FALLBACKS = env.words("INVENTORY_SECRET_KEY_FALLBACKS")
+
+BASE_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "datamodel",
+    "harvest",
+]
+
+MIDDLEWARE = [
+    "datamodel.middleware.RequestLogMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "datamodel.middleware.ProblemMiddleware",
+]
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# Transaction and statement limits are the server's last word against a stuck client: no transaction that writes may span
+# network or storage I/O, and an old transaction holds back the feed of the whole cluster.
+DATABASE_LIMITS = "-c statement_timeout={statement} -c idle_in_transaction_session_timeout={idle} -c lock_timeout={lock}"
+_DATABASE_URL = env.text("DATABASE_URL", "")
+INVENTORY_DATABASE_CONFIGURED = bool(_DATABASE_URL)
+INVENTORY_DIRECT_DATABASE_URL = env.text("INVENTORY_DIRECT_DATABASE_URL", _DATABASE_URL)
+
+
+def _database() -> dict[str, Any]:
+    configured: dict[str, Any] = env.database(_DATABASE_URL or "postgresql://not-configured@/inventory")
+    limits = DATABASE_LIMITS.format(
+        statement=env.integer("INVENTORY_STATEMENT_TIMEOUT_SECONDS", 60, minimum=1) * 1000,
+        idle=env.integer("INVENTORY_IDLE_TRANSACTION_SECONDS", 30, minimum=1) * 1000,
+        lock=env.integer("INVENTORY_LOCK_TIMEOUT_SECONDS", 10, minimum=1) * 1000,
+    )
+    configured["OPTIONS"] |= {"pool": {"min_size": 0, "max_size": env.integer("INVENTORY_DATABASE_POOL", 20, minimum=1)}}
+    if env.flag("INVENTORY_DATABASE_STARTUP_OPTIONS", default=True):
+        configured["OPTIONS"]["options"] = limits
+    configured["CONN_HEALTH_CHECKS"] = True
+    configured["ATOMIC_REQUESTS"] = False
+    return configured
+
+
+DATABASES = {"default": _database()}
+
+_REDIS_URL = env.text("REDIS_URL", "redis://127.0.0.1:6379/0")
+INVENTORY_CELERY_URL, INVENTORY_DRAMATIQ_URL = env.redis_urls(_REDIS_URL)
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+USE_I18N = False
+LANGUAGE_CODE = "en-us"
+STATIC_URL = f"/{INVENTORY_BASE_PATH}static/"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+LOGIN_URL = "admin:login"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+SILENCED_SYSTEM_CHECKS: list[str] = []
+
+# One host may run several inventories under base paths: their cookies must not overwrite each other.
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"/{INVENTORY_BASE_PATH}"
+SESSION_COOKIE_NAME = "inventory_session"
+CSRF_COOKIE_NAME = "inventory_csrf"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = INVENTORY_PUBLIC_URL.startswith("https://")
+SESSION_COOKIE_HTTPONLY = True
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+
+# The byte plane reads its input stream itself; Django's own limits guard forms and JSON.
+DATA_UPLOAD_MAX_MEMORY_SIZE = env.integer("INVENTORY_MAX_REQUEST_BYTES", 16 * 1024 * 1024, minimum=1024)
+
+INVENTORY_ANONYMOUS_READ = env.flag("INVENTORY_ANONYMOUS_READ", default=False)
+INVENTORY_CONTENT_ALGORITHM = env.text("INVENTORY_CONTENT_ALGORITHM", "md5")
+INVENTORY_SHA256 = env.flag("INVENTORY_SHA256", default=True)
+INVENTORY_LEGACY_TOKENS = env.flag("INVENTORY_LEGACY_TOKENS", default=False)
+INVENTORY_TRANSFER_SECONDS = env.integer("INVENTORY_TRANSFER_SECONDS", 3600, minimum=1)
+INVENTORY_GRACEFUL_SECONDS = env.integer("INVENTORY_GRACEFUL_SECONDS", 30, minimum=1)
+INVENTORY_HARVEST_SECONDS = env.integer("INVENTORY_HARVEST_SECONDS", 30, minimum=1)
+INVENTORY_HARVEST_BATCH = env.integer("INVENTORY_HARVEST_BATCH", 10_000, minimum=1)
+INVENTORY_LONG_POLLS = env.integer("INVENTORY_LONG_POLLS", 16, minimum=1)
+INVENTORY_REMOTE_TIMEOUT_SECONDS = env.integer("INVENTORY_REMOTE_TIMEOUT_SECONDS", 20, minimum=1)
+INVENTORY_NAMESPACES = env.words("INVENTORY_NAMESPACES")
+INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["datamodel.auth_drf.InventoryAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["datamodel.auth_drf.GrantRequired"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "datamodel.problems.drf_exception_handler",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS: dict[str, Any] = {
+    "OAS_VERSION": "3.1.0",
+    "VERSION": "0.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PUBLIC": True,
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+LOG_LEVEL = env.text("INVENTORY_LOG_LEVEL", "INFO").upper()
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"()": "datamodel.logs.LineFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        "celery": {"level": "WARNING"},
+        "kombu": {"level": "WARNING"},
+        "dramatiq": {"level": "WARNING"},
+        "boto3": {"level": "WARNING"},
+        "botocore": {"level": "WARNING"},
+        "urllib3": {"level": "WARNING"},
+    },
+}
+
+# Names of one Redis shared by several inventories never meet (house, decision 2).
+CELERY_SETTINGS: dict[str, Any] = {
+    "broker_url": INVENTORY_CELERY_URL,
+    "broker_connection_retry_on_startup": True,
+    "broker_transport_options": {"global_keyprefix": f"{INVENTORY_NAME}:", "visibility_timeout": 3600},
+    "task_ignore_result": True,
+    "task_acks_late": False,
+    "task_default_queue": "decide",
+    "worker_prefetch_multiplier": 1,
+    "worker_hijack_root_logger": False,
+    "worker_send_task_events": False,
+    "timezone": "UTC",
+}

@@ -1,0 +1,73 @@
+"""System checks with ids `inventory.E…`: settings that contradict each other, and a feed that needs restamping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.db import DatabaseError, connection
+
+from datamodel.errors import NotConfiguredError
+from datamodel.positions import read_identity
+
+_CONTENT_ALGORITHMS = {"md5", "sha-256"}
+
+
+@register("inventory")
+def check_settings(*, app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
+    """What the environment says must make sense together."""
+    del app_configs, options
+    found: list[CheckMessage] = []
+    if not settings.USE_TZ or settings.TIME_ZONE != "UTC":
+        found.append(Error("times must be UTC", id="inventory.E001"))
+    if settings.INVENTORY_CONTENT_ALGORITHM not in _CONTENT_ALGORITHMS:
+        found.append(Error("INVENTORY_CONTENT_ALGORITHM must be md5 or sha-256", id="inventory.E002"))
+    if urlsplit(settings.INVENTORY_PUBLIC_URL).scheme not in {"http", "https"}:
+        found.append(Error("INVENTORY_PUBLIC_URL must be an http or https URL", id="inventory.E003"))
+    if settings.DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
+        found.append(Error("PostgreSQL is the only database", id="inventory.E004"))
+    return found
+
+
+@register("inventory")
+def check_role(*, app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
+    """A global has no storage and no Dramatiq; a site has both."""
+    del app_configs, options
+    has_storage = "artifacts" in settings.STORAGES
+    if settings.INVENTORY_ROLE == "global" and has_storage:
+        return [Error("a global inventory must not have an artifact store", id="inventory.E005")]
+    if settings.INVENTORY_ROLE == "site" and not has_storage:
+        return [Error("a site needs an artifact store: set INVENTORY_STORAGE_DIR or INVENTORY_S3_BUCKET", id="inventory.E006")]
+    return []
+
+
+@register("inventory", Tags.database)
+def check_feed(*, app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
+    """After a restore into another cluster transaction ids start anew: rows would be served never or twice."""
+    del app_configs
+    if not options.get("databases"):
+        return []
+    found: list[CheckMessage] = []
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('server_version_num')::int, current_setting('server_encoding')")
+            version, encoding = cursor.fetchone()
+        if version < 160000 or encoding != "UTF8":
+            found.append(Error("the database must be PostgreSQL 16 or newer with encoding UTF8", id="inventory.E007"))
+        if not read_identity().is_current:
+            found.append(
+                Error(
+                    "this database was restored from another cluster or timeline",
+                    hint="run manage.py restamp_feed",
+                    id="inventory.E008",
+                )
+            )
+    except NotConfiguredError as error:
+        found.append(Error(error.detail, id="inventory.E009"))
+    except DatabaseError as error:
+        found.append(Error(f"the database does not answer: {error}", id="inventory.E010"))
+    return found

@@ -1,0 +1,96 @@
+"""Typed reading of environment variables and secret files; the only place that looks at `os.environ`.
+
+Every variable may be given as `NAME_FILE` instead: then its value is the stripped text of that file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from datamodel.errors import NotConfiguredError
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off", ""})
+
+
+def text(name: str, default: str | None = None) -> str:
+    """The variable's value, or that of its `_FILE`. Raises `NotConfiguredError` when absent without default."""
+    if name in os.environ:
+        return os.environ[name]
+    if path := os.environ.get(f"{name}_FILE"):
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise NotConfiguredError(f"{name}_FILE names {path}, which cannot be read: {error.strerror}") from error
+    if default is None:
+        raise NotConfiguredError(f"set the environment variable {name} (or {name}_FILE)")
+    return default
+
+
+def flag(name: str, *, default: bool) -> bool:
+    """A boolean: 1/true/yes/on or 0/false/no/off. Raises `NotConfiguredError` for anything else."""
+    value = text(name, str(default)).strip().lower()
+    if value in _TRUE:
+        return True
+    if value in _FALSE:
+        return False
+    raise NotConfiguredError(f"{name} must be one of true, false; it is {value!r}")
+
+
+def integer(name: str, default: int, *, minimum: int = 0) -> int:
+    """A whole number of at least `minimum`. Raises `NotConfiguredError`."""
+    value = text(name, str(default)).strip()
+    try:
+        number = int(value)
+    except ValueError as error:
+        raise NotConfiguredError(f"{name} must be a whole number; it is {value!r}") from error
+    if number < minimum:
+        raise NotConfiguredError(f"{name} must be at least {minimum}; it is {number}")
+    return number
+
+
+def words(name: str, default: str = "") -> list[str]:
+    """A comma-separated list without empty entries."""
+    return [word.strip() for word in text(name, default).split(",") if word.strip()]
+
+
+def base_path() -> str:
+    """`INVENTORY_BASE_PATH` as "" or "a/b/" (no leading, one trailing slash): the form that URL patterns need."""
+    path = text("INVENTORY_BASE_PATH", "").strip("/")
+    return f"{path}/" if path else ""
+
+
+def database(url: str) -> dict[str, object]:
+    """Django's DATABASES entry for a `postgresql://` URL (query parameters become connection options).
+
+    Raises `NotConfiguredError` for another scheme: PostgreSQL is the only database.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgresql", "postgres"}:
+        raise NotConfiguredError(f"DATABASE_URL must start with postgresql://; its scheme is {parts.scheme!r}")
+    options = dict(parse_qsl(parts.query))
+    host = options.pop("host", parts.hostname or "")
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": host,
+        "PORT": options.pop("port", str(parts.port or "")),
+        "OPTIONS": options,
+    }
+
+
+def redis_urls(url: str) -> tuple[str, str]:
+    """(Celery's, Dramatiq's) form of one Redis URL: the two name unix sockets differently; databases 0 and 1."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        path = quote(unquote(parts.path))
+        return f"redis+socket://{path}?virtual_host=0", f"unix://{path}?db=1"
+    if parts.scheme not in {"redis", "rediss"}:
+        raise NotConfiguredError(f"REDIS_URL must start with redis://, rediss:// or unix://; it is {parts.scheme!r}")
+    first = int(parts.path.strip("/") or 0)
+    base = parts._replace(path="", query=parts.query)
+    return base._replace(path=f"/{first}").geturl(), base._replace(path=f"/{first + 1}").geturl()

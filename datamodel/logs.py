@@ -1,0 +1,78 @@
+"""Structured log lines: `time level logger event=… key=value`; one END line per unit of work with its reason."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+from datamodel.errors import InventoryError
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+# The first path segment of a signed URL (see `preauth.py`) and the legacy form; they must never reach a log.
+_TOKENS = re.compile(r"(?<=/)(?:1\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+|[A-Za-z0-9=_-]{16,}~[A-Za-z0-9=_-]+)(?=/|$)")
+
+
+def mask_tokens(text: str) -> str:
+    """`text` with signed tokens in paths replaced by `***`."""
+    return _TOKENS.sub("***", text)
+
+
+class LineFormatter(logging.Formatter):
+    """One line per record; tokens masked; `extra={"facts": {...}}` appended as key=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
+        facts: dict[str, object] = dict(getattr(record, "facts", {}))
+        if identity := request_id.get():
+            facts["request"] = identity
+        pairs = "".join(f" {key}={_value(value)}" for key, value in facts.items() if value is not None)
+        line = f"{when} {record.levelname} {record.name} {record.getMessage()}{pairs}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return mask_tokens(line)
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    return text if text and not re.search(r'[\s"=]', text) else json.dumps(text)
+
+
+class Work:
+    """Facts of one unit of work, collected while it runs."""
+
+    def __init__(self, event: str, facts: dict[str, object]) -> None:
+        self.event = event
+        self.facts = facts
+        self.reason = "done"
+
+    def note(self, **facts: object) -> None:
+        self.facts.update(facts)
+
+
+@contextmanager
+def unit_of_work(logger: logging.Logger, event: str, **facts: object) -> Iterator[Work]:
+    """Logs exactly one END line, with seconds and reason, however the block ends; errors pass through."""
+    work = Work(event, dict(facts))
+    started = time.monotonic()
+    result = "failed"
+    try:
+        yield work
+        result = "ok"
+    except InventoryError as error:
+        work.reason = error.code
+        work.note(detail=error.detail)
+        raise
+    except BaseException as error:
+        work.reason = type(error).__name__
+        raise
+    finally:
+        work.note(seconds=f"{time.monotonic() - started:.3f}", result=result, reason=work.reason)
+        level = logging.INFO if result == "ok" else logging.WARNING
+        logger.log(level, "END event=%s", event, extra={"facts": work.facts})

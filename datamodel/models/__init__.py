@@ -1,0 +1,27 @@
+"""The entities that every inventory has (reference `opencadc-storage-inventory`, section 1)."""
+
+from datamodel.models.artifact import Artifact, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
+from datamodel.models.events import DeletedArtifactEvent, DeletedStorageLocationEvent, StorageLocationEvent
+from datamodel.models.harvest import HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
+from datamodel.models.keys import ApiToken, PreauthKeyPair, TrustedKey
+from datamodel.models.site import InventoryIdentity, SiteLocation, StorageSite
+
+__all__ = [
+    "ApiToken",
+    "Artifact",
+    "DeletedArtifactEvent",
+    "DeletedStorageLocationEvent",
+    "HarvestConflict",
+    "HarvestRejection",
+    "HarvestState",
+    "InventoryIdentity",
+    "ObsoleteStorageLocation",
+    "PreauthKeyPair",
+    "RemoteInventory",
+    "RetiredArtifact",
+    "SiteLocation",
+    "StorageLocation",
+    "StorageLocationEvent",
+    "StorageSite",
+    "TrustedKey",
+]

@@ -1,0 +1,25 @@
+"""Column types of the model."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+
+class MillisField(models.DateTimeField):  # type: ignore[type-arg]  # the stub is generic, the class is not
+    """`timestamptz(3)`: model times have millisecond precision (they enter `metaChecksum`); truncate before storing."""
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:
+        return "timestamptz(3)"
+
+
+class UriField(models.CharField):  # type: ignore[type-arg]  # the stub is generic, the class is not
+    """Text in C collation, so that the order of the database is the order of the characters, whatever the cluster's locale."""
+
+    def __init__(self, *, max_length: int = 512, null: bool = False) -> None:
+        super().__init__(max_length=max_length, null=null, db_collation="C")
+
+    def deconstruct(self) -> tuple[str, str, list[object], dict[str, object]]:
+        name, path, args, kwargs = super().deconstruct()
+        kwargs.pop("db_collation", None)
+        return name, path, list(args), dict(kwargs)

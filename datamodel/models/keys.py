@@ -1,0 +1,61 @@
+"""Keys and tokens: who may call us, and who signs transfer URLs."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+
+from datamodel.models.harvest import RemoteInventory
+
+
+class PreauthKeyPair(models.Model):
+    """An Ed25519 key pair of this inventory for signing transfer URLs. The private half is sealed (`secrets.py`).
+
+    Signing uses the newest pair with `active_from` in the past; verification accepts every pair until `expires_at`.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=32, unique=True)
+    public_key = models.BinaryField()
+    private_key = models.BinaryField()
+    created_at = models.DateTimeField()
+    active_from = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "preauth_key_pair"
+
+
+class TrustedKey(models.Model):
+    """A public key of another inventory, as last fetched from it; `name` is the key id in its tokens."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    remote = models.ForeignKey(RemoteInventory, on_delete=models.CASCADE, related_name="trusted_keys")
+    name = models.CharField(max_length=32)
+    public_key = models.BinaryField()
+    fetched_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "trusted_key"
+        constraints = (models.UniqueConstraint(fields=["remote", "name"], name="trusted_key_once"),)
+
+
+class ApiToken(models.Model):
+    """A bearer token of a named caller; only its SHA-256 is kept. `grants` are words of `permissions.Grant`."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=64, unique=True)
+    digest = models.CharField(max_length=64, unique=True)
+    grants = ArrayField(models.CharField(max_length=16))
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+    last_used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "api_token"
+
+    def __str__(self) -> str:
+        return self.name

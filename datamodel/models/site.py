@@ -1,0 +1,59 @@
+"""Sites, who holds what, and which inventory this is."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import models
+
+from datamodel.models.fields import MillisField
+
+
+class StorageSite(models.Model):
+    """A storage site as it describes itself; one row at a site (its own), one per site at a global (reference 1.6)."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    resource_id = models.CharField(max_length=512, unique=True)
+    name = models.CharField(max_length=32)
+    allow_read = models.BooleanField(default=True)
+    allow_write = models.BooleanField(default=True)
+    last_modified = MillisField()
+    meta_checksum = models.CharField(max_length=136)
+    txid = models.BigIntegerField(default=0)
+
+    class Meta:
+        db_table = "storage_site"
+        indexes = (models.Index(fields=["txid", "id"], name="storage_site_feed"),)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class SiteLocation(models.Model):
+    """ "That site holds this artifact"; kept at a global. The artifact row may arrive later than this news."""
+
+    pk = models.CompositePrimaryKey("artifact_id", "site_id")
+    artifact_id = models.UUIDField()
+    site = models.ForeignKey(StorageSite, on_delete=models.DO_NOTHING)
+
+    class Meta:
+        db_table = "site_location"
+        indexes = (models.Index(fields=["site", "artifact_id"], name="site_location_by_site"),)
+
+
+class InventoryIdentity(models.Model):
+    """The one row that names this inventory and the epoch of its feed.
+
+    The epoch a peer sees is made of the three epoch columns; `system_identifier` and `timeline` are those of the cluster in
+    which the transaction ids were stamped: when the cluster's own differ, the feed must be restamped.
+    """
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    inventory_id = models.UUIDField(default=uuid.uuid4)
+    epoch = models.UUIDField(default=uuid.uuid4)
+    system_identifier = models.BigIntegerField()
+    timeline = models.IntegerField()
+
+    class Meta:
+        db_table = "inventory_identity"
+        constraints = (models.CheckConstraint(name="inventory_identity_one_row", condition=models.Q(id=1)),)

@@ -1,0 +1,113 @@
+"""News inside one inventory: NOTIFY after a commit, coalesced per process, and a listener that wakes waiting requests.
+
+Both use connections of their own (INVENTORY_DIRECT_DATABASE_URL): LISTEN does not survive a transaction pooler. News are a
+doorbell only: whoever waits asks the tables, and beat asks them anyway.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import psycopg
+from django.conf import settings
+from django.db import connections, transaction
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "inventory_news"
+_RECONNECT_SECONDS = 1.0
+
+
+def announce() -> None:
+    """Rings the doorbell once the current transaction has committed (at once outside one)."""
+    transaction.on_commit(_announcer.ring)
+
+
+def connect() -> psycopg.Connection[tuple[object, ...]]:
+    """A connection of one's own, in autocommit mode."""
+    url = settings.INVENTORY_DIRECT_DATABASE_URL
+    if url:
+        return psycopg.connect(url, autocommit=True, application_name="inventory-news")
+    parameters = connections["default"].get_connection_params()
+    parameters = {k: v for k, v in parameters.items() if k in {"dbname", "user", "password", "host", "port"}}
+    return psycopg.connect(**parameters, autocommit=True)
+
+
+class _Announcer:
+    """One thread per process sends NOTIFY; many commits in a short time cost one."""
+
+    def __init__(self) -> None:
+        self._pending = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def ring(self) -> None:
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="announce", daemon=True)
+                self._thread.start()
+        self._pending.set()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                with connect() as connection:
+                    while True:
+                        self._pending.wait()
+                        self._pending.clear()
+                        connection.execute(f"NOTIFY {CHANNEL}")
+            except psycopg.Error as error:
+                logger.warning("END event=announce", extra={"facts": {"result": "failed", "reason": str(error).strip()}})
+                self._pending.set()
+                time.sleep(_RECONNECT_SECONDS)
+
+
+class NewsListener:
+    """Counts doorbells; `wait` returns as soon as the count differs from the one seen before."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._count = 0
+        self._thread: threading.Thread | None = None
+        self._started = threading.Lock()
+
+    def count(self) -> int:
+        """The number of doorbells so far; call it before asking the tables. Starts listening on first use."""
+        with self._started:
+            if self._thread is None or not self._thread.is_alive():
+                ready = threading.Event()
+                self._thread = threading.Thread(target=self._run, args=(ready,), name="listen", daemon=True)
+                self._thread.start()
+                ready.wait(_RECONNECT_SECONDS)
+        with self._condition:
+            return self._count
+
+    def wait(self, seen: int, seconds: float) -> bool:
+        """Whether a doorbell has rung since `seen` was counted, waiting up to `seconds` for it."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self._count != seen, timeout=seconds)
+
+    def _ring(self) -> None:
+        with self._condition:
+            self._count += 1
+            self._condition.notify_all()
+
+    def _run(self, ready: threading.Event) -> None:
+        while True:
+            try:
+                with connect() as connection:
+                    connection.execute(f"LISTEN {CHANNEL}")
+                    ready.set()
+                    self._ring()
+                    for _ in connection.notifies():
+                        self._ring()
+            except psycopg.Error as error:
+                logger.warning("END event=listen", extra={"facts": {"result": "failed", "reason": str(error).strip()}})
+                ready.set()
+                time.sleep(_RECONNECT_SECONDS)
+
+
+_announcer = _Announcer()
+news = NewsListener()

@@ -1,0 +1,446 @@
+"""The writes of the shared model. Each operation is one transaction; bytes are durable before, and removed long after.
+
+Every door (PUT, file sync, harvest, recovery) ends in these. Each returns the id of its transaction, from which
+`positions.position_of` makes the position that a reader may wait for. Repeating an operation changes nothing more.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TypeVar
+
+from django.db import IntegrityError, OperationalError, connection, transaction
+
+from datamodel import notify, queries, rules
+from datamodel.errors import ArtifactNotFoundError, PreconditionFailedError, RaceLostError
+from datamodel.positions import TXID_SQL
+from datamodel.queries import KnownArtifact
+from datamodel.rules import ArtifactRow, Located, PutMeaning
+from datamodel.uris import ArtifactUri
+
+_ATTEMPTS = 5
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class NewContent:
+    """Durable bytes waiting for their row: where they are and what was measured; `artifact_id` was chosen before writing."""
+
+    artifact_id: uuid.UUID
+    located: Located
+    content_checksum: str
+    content_length: int
+    content_sha256: bytes | None
+    content_type: str | None = None
+    content_encoding: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preconditions:
+    """`If-Match` and `If-None-Match` of a write (RFC 9110, 13.1); an empty tuple means the header was absent, "*" any."""
+
+    if_match: tuple[str, ...] = ()
+    if_none_match: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """The artifact that the caller's token names as the one known for this uri elsewhere (house, decision 9)."""
+
+    artifact_id: uuid.UUID
+    content_last_modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The artifact after the operation, what it meant, and the transaction that made it so."""
+
+    artifact: ArtifactRow
+    meaning: PutMeaning
+    txid: int
+
+
+def serialized(operation: Callable[[], _Result]) -> _Result:
+    """Run `operation` in one transaction, again when another writer of the same rows came first.
+
+    Raises `RaceLostError` when that happened too often.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            with transaction.atomic():
+                result = operation()
+                notify.announce()
+                return result
+        except IntegrityError:
+            continue
+        except OperationalError as error:
+            if getattr(error.__cause__, "sqlstate", "") not in {"40001", "40P01"}:
+                raise
+    raise RaceLostError("other requests were changing the same artifact; try again")
+
+
+def record_stored(
+    *,
+    uri: ArtifactUri,
+    content: NewContent,
+    preconditions: Preconditions = Preconditions(),
+    superseded: Superseded | None = None,
+) -> Recorded:
+    """Give durable bytes their artifact and location: a PUT's last step.
+
+    Commits together: the new artifact with its location; of a replaced one the DeletedArtifactEvent and its RetiredArtifact;
+    for identical content only `reaffirmed_at` (then the new bytes become obsolete) or the missing location. Raises
+    `PreconditionFailedError` and `RaceLostError`; the caller then makes the bytes obsolete.
+    """
+    return serialized(lambda: _record_stored(uri, content, preconditions, superseded))
+
+
+def attach_location(*, artifact_id: uuid.UUID, located: Located) -> int | None:
+    """The bytes of a known artifact are here now: file sync, recovery and re-attachment end here.
+
+    Commits together: the location, a StorageLocationEvent (any DeletedStorageLocationEvent goes), a new place in the feed.
+    Returns None, with the bytes recorded as obsolete, when the artifact is gone or already stored.
+    """
+    return serialized(lambda: _attach_if_missing(artifact_id, located))
+
+
+def detach_location(*, artifact_id: uuid.UUID) -> Located | None:
+    """The bytes of an artifact are not here any more, a fact: the artifact stays, known but not stored.
+
+    Commits a DeletedStorageLocationEvent (any StorageLocationEvent goes). Returns where the bytes were, or None if it was
+    not stored; what becomes of them is the caller's.
+    """
+    return serialized(lambda: _detach(artifact_id))
+
+
+def delete_artifact(*, uri: ArtifactUri, preconditions: Preconditions = Preconditions()) -> int:
+    """Delete everywhere: DeletedArtifactEvent, row and location in one transaction; bytes are retired.
+
+    Raises `ArtifactNotFoundError`, `PreconditionFailedError`.
+    """
+    return serialized(lambda: _delete(uri, preconditions))
+
+
+def update_artifact(
+    *,
+    uri: ArtifactUri,
+    content_type: str | None,
+    content_encoding: str | None,
+    preconditions: Preconditions = Preconditions(),
+) -> Recorded:
+    """Change the two mutable fields (None leaves one as it is). Raises `ArtifactNotFoundError`, `PreconditionFailedError`."""
+    return serialized(lambda: _update(uri, content_type, content_encoding, preconditions))
+
+
+def mark_obsolete(*, located: Located) -> None:
+    """Remember bytes that nobody needs, for removal. A repeat changes nothing."""
+
+    def insert() -> None:
+        insert_obsolete(located)
+
+    serialized(insert)
+
+
+def retire_artifacts(artifact_ids: Sequence[uuid.UUID], *, died_at: datetime) -> None:
+    """Inside a transaction: take these artifacts out of the inventory; what is stored here becomes a RetiredArtifact.
+
+    Their location events go too: the DeletedArtifactEvent, which the caller writes, says all.
+    """
+    ids = list(artifact_ids)
+    with connection.cursor() as cursor:
+        cursor.execute(_RETIRE_SQL, {"ids": ids, "died_at": died_at})
+        cursor.execute("DELETE FROM storage_location WHERE artifact_id = ANY(%s)", [ids])
+        cursor.execute("DELETE FROM artifact WHERE id = ANY(%s)", [ids])
+        cursor.execute("DELETE FROM storage_location_event WHERE id = ANY(%s)", [ids])
+        cursor.execute("DELETE FROM deleted_storage_location_event WHERE id = ANY(%s)", [ids])
+
+
+def insert_tombstone(artifact_id: uuid.UUID, uri: str, *, deleted_at: datetime) -> None:
+    """Inside a transaction: the DeletedArtifactEvent of an id; the first one stands."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO deleted_artifact_event (id, uri, last_modified, meta_checksum, deleted_at, txid) "
+            "VALUES (%s, %s, inventory_now(), %s, %s, 0) ON CONFLICT (id) DO NOTHING",
+            [artifact_id, uri, rules.event_meta_checksum(artifact_id, uri), deleted_at],
+        )
+
+
+def insert_artifact(row: ArtifactRow, located: Located | None) -> None:
+    """Inside a transaction: a new artifact row and, if stored here, its location."""
+    with connection.cursor() as cursor:
+        cursor.execute(_INSERT_SQL, _insert_values(row))
+        if located is not None:
+            cursor.execute(
+                "INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at) "
+                "VALUES (%s, %s, %s, inventory_now())",
+                [row.id, located.storage_id, located.storage_bucket],
+            )
+
+
+def insert_location(artifact_id: uuid.UUID, uri: str, located: Located) -> None:
+    """Inside a transaction: the location of a known, unstored artifact, with its StorageLocationEvent.
+
+    The artifact takes a new place in the feed: a peer that passed its old place while it was not stored here must see it.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at) "
+            "VALUES (%s, %s, %s, inventory_now())",
+            [artifact_id, located.storage_id, located.storage_bucket],
+        )
+        cursor.execute("UPDATE artifact SET txid = 0 WHERE id = %s", [artifact_id])
+    _exchange_event("deleted_storage_location_event", "storage_location_event", artifact_id, uri)
+
+
+def insert_obsolete(located: Located) -> None:
+    """Inside a transaction: bytes for removal."""
+    identity = uuid.uuid4()
+    checksum = rules.location_meta_checksum(identity, located.storage_bucket, located.storage_id)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO obsolete_storage_location (id, storage_id, storage_bucket, last_modified, meta_checksum) "
+            "VALUES (%s, %s, %s, inventory_now(), %s) ON CONFLICT DO NOTHING",
+            [identity, located.storage_id, located.storage_bucket, checksum],
+        )
+
+
+def database_now() -> datetime:
+    """The inventory's one clock, in milliseconds."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT inventory_now()")
+        (now,) = cursor.fetchone()
+    return now  # type: ignore[no-any-return]  # a cursor's values are untyped
+
+
+_RETIRE_SQL = """
+    INSERT INTO retired_artifact (id, uri, content_checksum, content_sha256, content_length, content_type,
+        content_encoding, born_at, died_at, storage_id, storage_bucket, state, state_at)
+    SELECT a.id, a.uri, a.content_checksum, a.content_sha256, a.content_length, a.content_type, a.content_encoding,
+        a.content_last_modified, %(died_at)s, l.storage_id, l.storage_bucket, 'retained', inventory_now()
+    FROM artifact a JOIN storage_location l ON l.artifact_id = a.id WHERE a.id = ANY(%(ids)s)
+"""
+_INSERT_SQL = """
+    INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, content_type,
+        content_encoding, last_modified, meta_checksum, content_sha256, meta_modified_at, txid)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 0)
+"""
+
+
+def _insert_values(row: ArtifactRow) -> list[object]:
+    return [
+        row.id,
+        row.uri,
+        row.uri_bucket,
+        row.content_checksum,
+        row.content_last_modified,
+        row.content_length,
+        row.content_type,
+        row.content_encoding,
+        row.last_modified,
+        row.meta_checksum,
+        row.content_sha256,
+        row.meta_modified_at,
+    ]
+
+
+def _lock_uri(uri: ArtifactUri) -> tuple[KnownArtifact | None, datetime, int]:
+    """What is known of a uri, the time and this transaction's id, with the uri locked against other writers of this kind.
+
+    Two statements: the second one's snapshot must be taken after the lock was granted.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [uri.value])
+        known = queries.artifact_by_uri(uri.value, for_update=True)
+        cursor.execute(f"SELECT inventory_now(), {TXID_SQL}")
+        now, txid = cursor.fetchone()
+    return known, now, txid
+
+
+def _check(preconditions: Preconditions, existing: ArtifactRow | None) -> None:
+    etag = existing.etag if existing is not None else None
+    wanted, unwanted = preconditions.if_match, preconditions.if_none_match
+    if wanted and (etag is None or ("*" not in wanted and etag not in wanted)):
+        raise PreconditionFailedError("If-Match does not hold: the artifact has changed or is not here", etag=etag)
+    if unwanted and etag is not None and ("*" in unwanted or etag in unwanted):
+        raise PreconditionFailedError("If-None-Match does not hold: the artifact exists", etag=etag)
+
+
+def _record_stored(
+    uri: ArtifactUri, content: NewContent, preconditions: Preconditions, superseded: Superseded | None
+) -> Recorded:
+    known, now, txid = _lock_uri(uri)
+    existing = known.artifact if known is not None else None
+    is_stored = known is not None and known.location is not None
+    _check(preconditions, existing if is_stored else None)
+    meaning = rules.decide_put(
+        existing,
+        is_stored=is_stored,
+        content_checksum=content.content_checksum,
+        content_length=content.content_length,
+    )
+    if existing is not None and meaning is PutMeaning.REAFFIRM:
+        return Recorded(_reaffirm(existing, content, now), meaning, txid)
+    if existing is not None and meaning is PutMeaning.ATTACH:
+        insert_location(existing.id, existing.uri, content.located)
+        return Recorded(_fill_sha256(existing, content), meaning, txid)
+    row = _new_artifact(uri, content, now, existing, superseded)
+    if existing is not None:
+        insert_tombstone(existing.id, existing.uri, deleted_at=row.content_last_modified)
+        retire_artifacts([existing.id], died_at=now)
+    if superseded is not None and (existing is None or existing.id != superseded.artifact_id):
+        insert_tombstone(superseded.artifact_id, uri.value, deleted_at=row.content_last_modified)
+    insert_artifact(row, content.located)
+    return Recorded(row, meaning, txid)
+
+
+def _new_artifact(
+    uri: ArtifactUri,
+    content: NewContent,
+    now: datetime,
+    existing: ArtifactRow | None,
+    superseded: Superseded | None,
+) -> ArtifactRow:
+    when = rules.next_content_time(
+        now,
+        existing.content_last_modified if existing is not None else None,
+        superseded.content_last_modified if superseded is not None else None,
+    )
+    row = ArtifactRow(
+        id=content.artifact_id,
+        uri=uri.value,
+        uri_bucket=uri.bucket,
+        content_checksum=content.content_checksum,
+        content_last_modified=when,
+        content_length=content.content_length,
+        content_type=content.content_type,
+        content_encoding=content.content_encoding,
+        last_modified=now,
+        meta_checksum="",
+        content_sha256=content.content_sha256,
+        meta_modified_at=when,
+    )
+    return replace(row, meta_checksum=meta_checksum_of(row))
+
+
+def meta_checksum_of(row: ArtifactRow) -> str:
+    """`metaChecksum` of a row as it stands."""
+    return rules.artifact_meta_checksum(
+        identity=row.id,
+        uri=row.uri,
+        uri_bucket=row.uri_bucket,
+        content_checksum=row.content_checksum,
+        content_last_modified=row.content_last_modified,
+        content_length=row.content_length,
+        content_type=row.content_type,
+        content_encoding=row.content_encoding,
+    )
+
+
+def _reaffirm(existing: ArtifactRow, content: NewContent, now: datetime) -> ArtifactRow:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE artifact SET reaffirmed_at = %s WHERE id = %s", [now, existing.id])
+    insert_obsolete(content.located)
+    updated = _fill_sha256(existing, content)
+    return _change_metadata(updated, content.content_type, content.content_encoding, now)
+
+
+def _fill_sha256(existing: ArtifactRow, content: NewContent) -> ArtifactRow:
+    if existing.content_sha256 is not None or content.content_sha256 is None:
+        return existing
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE artifact SET content_sha256 = %s WHERE id = %s", [content.content_sha256, existing.id])
+    return replace(existing, content_sha256=content.content_sha256)
+
+
+def _attach_if_missing(artifact_id: uuid.UUID, located: Located) -> int | None:
+    known = queries.artifact_by_id(artifact_id, for_update=True)
+    if known is None or known.location is not None:
+        if known is None or known.location != located:
+            insert_obsolete(located)
+        return None
+    insert_location(artifact_id, known.artifact.uri, located)
+    return _current_txid()
+
+
+def _detach(artifact_id: uuid.UUID) -> Located | None:
+    known = queries.artifact_by_id(artifact_id, for_update=True)
+    if known is None or known.location is None:
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM storage_location WHERE artifact_id = %s", [artifact_id])
+    _exchange_event("storage_location_event", "deleted_storage_location_event", artifact_id, known.artifact.uri)
+    return known.location
+
+
+def _exchange_event(old_table: str, new_table: str, artifact_id: uuid.UUID, uri: str) -> None:
+    checksum = rules.event_meta_checksum(artifact_id, uri)
+    with connection.cursor() as cursor:
+        cursor.execute(f"DELETE FROM {old_table} WHERE id = %s", [artifact_id])
+        cursor.execute(
+            f"INSERT INTO {new_table} (id, uri, last_modified, meta_checksum, txid) VALUES (%s, %s, inventory_now(), %s, 0) "
+            "ON CONFLICT (id) DO NOTHING",
+            [artifact_id, uri, checksum],
+        )
+
+
+def _delete(uri: ArtifactUri, preconditions: Preconditions) -> int:
+    known, now, txid = _lock_uri(uri)
+    if known is None:
+        raise ArtifactNotFoundError(f"no artifact {uri} here")
+    _check(preconditions, known.artifact)
+    insert_tombstone(known.artifact.id, uri.value, deleted_at=now)
+    retire_artifacts([known.artifact.id], died_at=now)
+    return txid
+
+
+def _update(
+    uri: ArtifactUri, content_type: str | None, content_encoding: str | None, preconditions: Preconditions
+) -> Recorded:
+    known, now, txid = _lock_uri(uri)
+    if known is None or known.location is None:
+        raise ArtifactNotFoundError(f"no artifact {uri} is stored here")
+    _check(preconditions, known.artifact)
+    return Recorded(_change_metadata(known.artifact, content_type, content_encoding, now), PutMeaning.REAFFIRM, txid)
+
+
+def _change_metadata(
+    existing: ArtifactRow, content_type: str | None, content_encoding: str | None, now: datetime
+) -> ArtifactRow:
+    """Later than what it changes, by the clock and by the order of updates; nothing happens when nothing differs."""
+    changed = replace(
+        existing,
+        content_type=content_type or existing.content_type,
+        content_encoding=content_encoding or existing.content_encoding,
+    )
+    changed = replace(changed, meta_checksum=meta_checksum_of(changed))
+    if changed.meta_checksum == existing.meta_checksum:
+        return existing
+    changed = replace(
+        changed,
+        last_modified=max(now, existing.last_modified + rules.MILLISECOND),
+        meta_modified_at=max(now, existing.meta_modified_at + rules.MILLISECOND),
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE artifact SET content_type = %s, content_encoding = %s, last_modified = %s, meta_modified_at = %s, "
+            "meta_checksum = %s WHERE id = %s",
+            [
+                changed.content_type,
+                changed.content_encoding,
+                changed.last_modified,
+                changed.meta_modified_at,
+                changed.meta_checksum,
+                changed.id,
+            ],
+        )
+    return changed
+
+
+def _current_txid() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {TXID_SQL}")
+        (txid,) = cursor.fetchone()
+    return int(txid)

@@ -1,0 +1,131 @@
+"""Positions in an inventory's feed: epoch, stable horizon, cursors, and the `x-inventory-position` of a write.
+
+A row's `txid` is the transaction that last changed it; rows below the horizon (the oldest transaction still running in the
+cluster) can no longer be joined by earlier ones, so a cursor that stays below it never misses a row (house, decision 5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Self
+
+from django.db import connection
+
+from datamodel.errors import InvalidRequestError, NotConfiguredError
+
+HORIZON_SQL = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+TXID_SQL = "pg_current_xact_id()::text::bigint"
+
+_LAST_ID = uuid.UUID(int=2**128 - 1)
+_CURSOR = re.compile(r"([0-9a-f]{16})\.([0-9]{1,19})\.([0-9a-f-]{36})\Z")
+_POSITION = re.compile(r"([0-9a-f-]{36})\.([0-9a-f]{16})\.([0-9]{1,19})\Z")
+_IDENTITY_SQL = """
+    SELECT i.inventory_id, i.epoch, i.system_identifier, i.timeline, s.system_identifier, c.timeline_id
+    FROM inventory_identity i, pg_control_system() s, pg_control_checkpoint() c WHERE i.id = 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """After the row (txid, row id) of one epoch; text form `epoch.txid.id`."""
+
+    epoch: str
+    txid: int
+    row_id: uuid.UUID
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises `InvalidRequestError`."""
+        match = _CURSOR.match(text)
+        if match is None:
+            raise InvalidRequestError(f"invalid cursor {text!r}: pass on the one from the last end line, or none to start")
+        return cls(match[1], int(match[2]), uuid.UUID(match[3]))
+
+    @classmethod
+    def before_all(cls, epoch: str) -> Self:
+        return cls(epoch, 0, uuid.UUID(int=0))
+
+    @classmethod
+    def below(cls, epoch: str, horizon: int) -> Self:
+        """After everything below `horizon`."""
+        return cls(epoch, horizon - 1, _LAST_ID)
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.txid}.{self.row_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A committed write of one inventory: whoever has harvested past it has seen the write (`x-inventory-position`)."""
+
+    inventory_id: uuid.UUID
+    epoch: str
+    txid: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises `InvalidRequestError`."""
+        match = _POSITION.match(text)
+        if match is None:
+            raise InvalidRequestError(f"invalid x-inventory-position {text!r}: pass it on as the site gave it")
+        return cls(uuid.UUID(match[1]), match[2], int(match[3]))
+
+    def __str__(self) -> str:
+        return f"{self.inventory_id}.{self.epoch}.{self.txid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this inventory is; `epoch` is the text that cursors carry; `is_current` is false until restamped after a restore."""
+
+    inventory_id: uuid.UUID
+    epoch: str
+    is_current: bool
+
+
+def read_identity() -> Identity:
+    """Asks the database. Raises `NotConfiguredError` before `manage.py provision` has run."""
+    with connection.cursor() as cursor:
+        cursor.execute(_IDENTITY_SQL)
+        row = cursor.fetchone()
+    if row is None:
+        raise NotConfiguredError("this inventory has no identity yet: run manage.py provision")
+    inventory_id, epoch, stamped_system, stamped_timeline, system, timeline = row
+    name = f"{system}.{timeline}.{epoch}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return Identity(inventory_id, digest, (stamped_system, stamped_timeline) == (system, timeline))
+
+
+class _IdentityCache:
+    """A write's position names the epoch; asking the database for it each time would cost a round trip per PUT.
+
+    A stale answer lasts `seconds` and only makes a reader wait in vain for a position of the old epoch, never miss one.
+    """
+
+    seconds = 5.0
+
+    def __init__(self) -> None:
+        self._identity: Identity | None = None
+        self._read_at = 0.0
+
+    def get(self) -> Identity:
+        if self._identity is None or time.monotonic() - self._read_at > self.seconds:
+            self._identity = read_identity()
+            self._read_at = time.monotonic()
+        return self._identity
+
+    def clear(self) -> None:
+        self._identity = None
+
+
+cached_identity = _IdentityCache()
+
+
+def position_of(txid: int) -> Position:
+    """The position of a write that this process has just committed as transaction `txid`."""
+    identity = cached_identity.get()
+    return Position(identity.inventory_id, identity.epoch, txid)

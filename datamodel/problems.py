@@ -1,0 +1,133 @@
+"""The one table from error to HTTP, as RFC 9457 problem+json, or plain text where OpenCADC clients expect it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from http import HTTPStatus
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from rest_framework import exceptions as drf
+from rest_framework.response import Response
+
+from datamodel import errors
+from datamodel.errors import InventoryError
+from datamodel.logs import request_id
+
+logger = logging.getLogger(__name__)
+
+STATUS: dict[type[InventoryError], HTTPStatus] = {
+    errors.InvalidUriError: HTTPStatus.BAD_REQUEST,
+    errors.InvalidChecksumError: HTTPStatus.BAD_REQUEST,
+    errors.InvalidRequestError: HTTPStatus.BAD_REQUEST,
+    errors.NotAuthenticatedError: HTTPStatus.UNAUTHORIZED,
+    errors.NotPermittedError: HTTPStatus.FORBIDDEN,
+    errors.ReadOnlyError: HTTPStatus.FORBIDDEN,
+    errors.ArtifactNotFoundError: HTTPStatus.NOT_FOUND,
+    errors.TransactionNotFoundError: HTTPStatus.NOT_FOUND,
+    errors.CursorGoneError: HTTPStatus.GONE,
+    errors.StateConflictError: HTTPStatus.CONFLICT,
+    errors.RaceLostError: HTTPStatus.CONFLICT,
+    errors.PreconditionFailedError: HTTPStatus.PRECONDITION_FAILED,
+    errors.ChecksumMismatchError: HTTPStatus.PRECONDITION_FAILED,
+    errors.LengthMismatchError: HTTPStatus.PRECONDITION_FAILED,
+    errors.ShortBodyError: HTTPStatus.BAD_REQUEST,
+    errors.EmptyContentError: HTTPStatus.BAD_REQUEST,
+    errors.ContentTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.RangeNotSatisfiableError: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    errors.NotConfiguredError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StorageFullError: HTTPStatus.INSUFFICIENT_STORAGE,
+    errors.StoredObjectMissingError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.RemoteUnavailableError: HTTPStatus.BAD_GATEWAY,
+    errors.RemoteRefusedError: HTTPStatus.BAD_GATEWAY,
+    errors.RemoteProtocolError: HTTPStatus.BAD_GATEWAY,
+    errors.PositionNotReachedError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+RETRY_AFTER_SECONDS = "2"
+
+
+def status_of(error: InventoryError) -> HTTPStatus:
+    """By the nearest class in the table; every leaf is in it."""
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return STATUS[kind]
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def problem_response(error: InventoryError, *, plain: bool = False) -> HttpResponse:
+    """The answer to a failed request; `plain` gives text/plain for the OpenCADC endpoints."""
+    status = status_of(error)
+    if plain:
+        response = HttpResponse(f"{error.detail}\n", status=status, content_type="text/plain; charset=utf-8")
+    else:
+        response = HttpResponse(json.dumps(_body(error, status)), status=status, content_type="application/problem+json")
+    _add_headers(response, error, status)
+    return response
+
+
+def unexpected_response(error: BaseException, *, plain: bool = False) -> HttpResponse:
+    """500 with an id that the log line carries too, and no text of the failure."""
+    identity = request_id.get() or uuid.uuid4().hex[:12]
+    logger.error("unexpected", exc_info=error, extra={"facts": {"id": identity}})
+    detail = f"unexpected failure {identity}; the service's log has it under that id"
+    hidden = InventoryError(detail, id=identity)
+    return problem_response(hidden, plain=plain)
+
+
+def drf_exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
+    """REST framework's door to the same table."""
+    del context
+    if isinstance(error, drf.APIException):
+        error = _from_drf(error)
+    if not isinstance(error, InventoryError):
+        return None
+    status = status_of(error)
+    response = Response(_body(error, status), status=status, content_type="application/problem+json")
+    _add_headers(response, error, status)
+    return response
+
+
+def _from_drf(error: drf.APIException) -> InventoryError:
+    detail = error.detail if isinstance(error.detail, str) else json.dumps(error.detail)
+    if isinstance(error, drf.NotFound):
+        return errors.ArtifactNotFoundError(detail)
+    if isinstance(error, (drf.NotAuthenticated, drf.AuthenticationFailed)):
+        return errors.NotAuthenticatedError(detail)
+    if isinstance(error, drf.PermissionDenied):
+        return errors.NotPermittedError(detail)
+    return errors.InvalidRequestError(detail)
+
+
+def _body(error: InventoryError, status: HTTPStatus) -> dict[str, object]:
+    facts = {key: value for key, value in error.fields.items() if value is not None}
+    return {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": error.detail,
+        "code": error.code,
+        "retryable": error.retryable,
+        **facts,
+    }
+
+
+def _add_headers(response: HttpResponse | Response, error: InventoryError, status: HTTPStatus) -> None:
+    response["Cache-Control"] = "no-store"
+    if status == HTTPStatus.UNAUTHORIZED:
+        response["WWW-Authenticate"] = 'Bearer realm="inventory", Basic realm="inventory", charset="UTF-8"'
+    if error.retryable and status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.CONFLICT}:
+        response["Retry-After"] = RETRY_AFTER_SECONDS
+    if isinstance(error, errors.RangeNotSatisfiableError):
+        response["Content-Range"] = f"bytes */{error.fields['length']}"
+    if isinstance(error, errors.PreconditionFailedError) and error.fields.get("etag"):
+        response["ETag"] = str(error.fields["etag"])
+
+
+def wants_plain(request: HttpRequest) -> bool:
+    """OpenCADC clients (by their User-Agent) read error bodies as one line of text; so does who accepts only text/plain."""
+    accept = request.headers.get("Accept", "")
+    agent = request.headers.get("User-Agent", "").lower()
+    return "cadc" in agent or ("text/plain" in accept and "json" not in accept)

@@ -1,0 +1,66 @@
+"""Reads of the shared tables: one SQL statement each; never write."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+
+from datamodel.rules import ArtifactRow, Located
+
+ARTIFACT_COLUMNS = (
+    "a.id, a.uri, a.uri_bucket, a.content_checksum, a.content_last_modified, a.content_length, a.content_type, "
+    "a.content_encoding, a.last_modified, a.meta_checksum, a.content_sha256, a.meta_modified_at"
+)
+_COLUMN_COUNT = 12
+_STORED_SQL = f"""
+    SELECT {ARTIFACT_COLUMNS}, l.storage_id, l.storage_bucket
+    FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownArtifact:
+    """An artifact and, if this site stores it, where."""
+
+    artifact: ArtifactRow
+    location: Located | None
+
+
+def artifact_from(row: Sequence[Any]) -> ArtifactRow:
+    """From a row selected by `ARTIFACT_COLUMNS` (more columns may follow)."""
+    values = list(row[:_COLUMN_COUNT])
+    if values[10] is not None:
+        values[10] = bytes(values[10])
+    return ArtifactRow(*values)
+
+
+def _known(row: Sequence[Any] | None) -> KnownArtifact | None:
+    if row is None:
+        return None
+    location = None if row[_COLUMN_COUNT] is None else Located(row[_COLUMN_COUNT], row[_COLUMN_COUNT + 1])
+    return KnownArtifact(artifact_from(row), location)
+
+
+def artifact_by_uri(uri: str, *, for_update: bool = False) -> KnownArtifact | None:
+    """By canonical uri; `for_update` locks the artifact row until the end of the transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(_STORED_SQL + " WHERE a.uri = %s" + (" FOR UPDATE OF a" if for_update else ""), [uri])
+        return _known(cursor.fetchone())
+
+
+def artifact_by_id(artifact_id: uuid.UUID, *, for_update: bool = False) -> KnownArtifact | None:
+    """By id; `for_update` locks the artifact row until the end of the transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(_STORED_SQL + " WHERE a.id = %s" + (" FOR UPDATE OF a" if for_update else ""), [artifact_id])
+        return _known(cursor.fetchone())
+
+
+def is_tombstoned(artifact_id: uuid.UUID) -> bool:
+    """Whether the artifact with this id was deleted for ever."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM deleted_artifact_event WHERE id = %s", [artifact_id])
+        return cursor.fetchone() is not None

@@ -1,0 +1,26 @@
+"""Gunicorn's configuration for both roles: `gunicorn -c python:datamodel.webserver site_service.wsgi`.
+
+Threads, because transfers wait for disks and peers; gthread, because it reports a body that was cut (house, decision 3).
+"""
+
+from __future__ import annotations
+
+from datamodel import env
+
+bind = env.words("INVENTORY_BIND", "127.0.0.1:8000")
+worker_class = "gthread"
+workers = env.integer("INVENTORY_WORKERS", 1, minimum=1)
+threads = env.integer("INVENTORY_THREADS", 32, minimum=1)
+# The worker's heartbeat; a thread that transfers for hours does not stop it.
+timeout = 60
+graceful_timeout = env.integer("INVENTORY_GRACEFUL_SECONDS", 30, minimum=1)
+keepalive = 20
+limit_request_line = 8190
+limit_request_fields = 100
+limit_request_field_size = 8190
+# One END line per request comes from the application, with tokens masked.
+accesslog = None
+errorlog = "-"
+loglevel = "warning"
+proc_name = f"inventory-{env.text('INVENTORY_NAME', env.text('INVENTORY_ROLE', 'site'))}"
+worker_tmp_dir = "/dev/shm"  # noqa: S108  # gunicorn's heartbeat file: memory, so that a full disk does not stop the service
