@@ -12,24 +12,22 @@ as it is; who parses it finds the host in the query. The port is explicit becaus
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import os
-import pwd
 import shlex
 import shutil
 import signal
 import socket
 import stat
-import struct
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
 from urllib.parse import quote
+
+from datamodel.processes import Account, end, locked, wait_until, works_in
 
 DEFAULT_MAJOR = 18
 _INSTALLS = {16: "pginstall", 18: "pginstall18"}
@@ -37,9 +35,9 @@ _NAME = "inventory"
 _PORT = "5432"
 _SOCKET_LIMIT = 108
 _START_SECONDS = 60
+_LOCK_SECONDS = 3 * _START_SECONDS
 # What PostgreSQL says while processes of a killed postmaster still hold the cluster; nothing else is worth a retry.
 _STILL_HELD = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
-_UNSHARE = ("unshare", "-U", "--map-user=1000", "--map-group=1000")
 
 
 class EmbeddedError(RuntimeError):
@@ -77,7 +75,7 @@ def location(directory: Path) -> EmbeddedServers:
 def status(directory: Path) -> EmbeddedServers | None:
     """The pair of this directory if it runs and takes connections, else None; starts nothing."""
     servers = location(directory)
-    redis_runs = _redis_pid(servers) is not None or not (servers.directory / "redis").exists()
+    redis_runs = _redis_answers(servers) or not (servers.directory / "redis").exists()
     return servers if redis_runs and _is_ready(servers.directory) else None
 
 
@@ -93,23 +91,23 @@ def start(
     major = _chosen_major(postgres_major)
     tools = _postgres_tools(major)
     redis = _redis_program() if with_redis else None
-    with _explained(directory), _locked(directory, create=True), contextlib.ExitStack() as undo:
-        servers = location(directory)
-        _refuse_other_major(servers.directory, major)
-        account = _Account.choose(servers.directory, tools)
-        _make_run_directory(servers, account)
-        undo.callback(_remove_run_directory, servers)
-        if redis is not None and _redis_pid(servers) is None:
-            undo.callback(_stop_redis, servers)
-            _start_redis(servers, account, redis)
-        if not _is_ready(servers.directory):
-            undo.callback(_stop_postgres, servers.directory)
-            _start_postgres(servers, account, tools, durable=durable)
-        if redis is not None:
-            _await_redis(servers)
-        elif _redis_pid(servers) is None:
-            shutil.rmtree(servers.directory / "redis", ignore_errors=True)
-        undo.pop_all()
+    servers = location(directory)
+    with _explained(servers.directory):
+        servers.directory.mkdir(parents=True, exist_ok=True)
+        with locked(servers.directory, _LOCK_SECONDS), contextlib.ExitStack() as undo:
+            _refuse_other_major(servers.directory, major)
+            account = Account.choose(servers.directory, servers.directory / "postgres", tools / "postgres")
+            _make_run_directory(servers, account)
+            undo.callback(_remove_run_directory, servers)
+            if redis is not None and not _redis_answers(servers):
+                undo.callback(_stop_redis, servers.directory)
+                _start_redis(servers, account, redis)
+            if redis is None and _redis_pid(servers.directory) is None:
+                shutil.rmtree(servers.directory / "redis", ignore_errors=True)
+            if not _is_ready(servers.directory):
+                undo.callback(_stop_postgres, servers.directory)
+                _start_postgres(servers, account, tools, durable=durable)
+            undo.pop_all()
     return servers
 
 
@@ -121,8 +119,8 @@ def stop(directory: Path) -> bool:
     servers = location(directory)
     if not servers.directory.is_dir():
         return False
-    with _explained(directory), _locked(servers.directory):
-        stopped = [_stop_postgres(servers.directory), _stop_redis(servers)]
+    with _explained(directory), locked(servers.directory, _LOCK_SECONDS):
+        stopped = [_stop_postgres(servers.directory), _stop_redis(servers.directory)]
         _remove_run_directory(servers)
     return any(stopped)
 
@@ -203,78 +201,6 @@ def _refuse_other_major(directory: Path, wanted: int) -> None:
         )
 
 
-# --- as whom the servers run
-
-
-@dataclass(frozen=True, slots=True)
-class _Account:
-    """PostgreSQL refuses to run as root, so root lends it a user namespace or another account."""
-
-    prefix: tuple[str, ...] = ()
-    uid: int | None = None
-    gid: int | None = None
-
-    @classmethod
-    def choose(cls, directory: Path, tools: Path) -> _Account:
-        if directory.stat().st_uid != os.geteuid():
-            raise EmbeddedError(f"{directory} belongs to another user: run as that user or choose another directory.")
-        if os.geteuid() != 0:
-            return cls()
-        entry = pwd.getpwnam("nobody")
-        nobody = cls(uid=entry.pw_uid, gid=entry.pw_gid)
-        cluster = directory / "postgres"
-        owners = {cluster.stat().st_uid} if cluster.exists() else {0, nobody.uid}
-        if 0 in owners and _succeeds([*_UNSHARE, "true"]):
-            return cls(prefix=_UNSHARE)
-        if nobody.uid in owners and nobody._reaches(directory, tools):
-            return nobody
-        raise EmbeddedError(
-            f"PostgreSQL does not run as root, user namespaces are not allowed here, and the user nobody cannot reach "
-            f"{directory} and {tools}: run as an ordinary user, or set DATABASE_URL and REDIS_URL."
-        )
-
-    def _reaches(self, directory: Path, tools: Path) -> bool:
-        return all(self.run(["test", "-x", str(path)]).returncode == 0 for path in (directory, tools / "postgres"))
-
-    @property
-    def owner(self) -> int:
-        return os.geteuid() if self.uid is None else self.uid
-
-    def own(self, path: Path) -> None:
-        if self.uid is not None:
-            os.chown(path, self.uid, -1 if self.gid is None else self.gid, follow_symlinks=False)
-
-    def make(self, directory: Path) -> None:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        self.own(directory)
-
-    def run(
-        self, argv: Sequence[str], *, cwd: Path | None = None, text: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        # Variables such as PGPORT or PGOPTIONS of the caller must not reach servers that others share.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        return subprocess.run(
-            [*self.prefix, *argv],
-            cwd=cwd,
-            input=text or "",
-            env=environment | {"LC_ALL": "C"},
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-            user=self.uid,
-            group=self.gid,
-            extra_groups=None if self.uid is None else [],
-            umask=0o077,
-        )
-
-
-def _succeeds(argv: Sequence[str]) -> bool:
-    with contextlib.suppress(OSError):
-        return subprocess.run(argv, capture_output=True, check=False).returncode == 0
-    return False
-
-
 # --- the socket directory
 
 
@@ -288,7 +214,7 @@ def _run_directory(directory: Path) -> Path:
     return base / f"inventory-{owner}-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}"
 
 
-def _make_run_directory(servers: EmbeddedServers, account: _Account) -> None:
+def _make_run_directory(servers: EmbeddedServers, account: Account) -> None:
     run = servers.redis_socket.parent
     if run.parent != servers.directory:
         _remove_stale_run_directories(run, account.owner)
@@ -314,7 +240,7 @@ def _remove_stale_run_directories(run: Path, owner: int) -> None:
 
 def _remove_run_directory(servers: EmbeddedServers) -> None:
     """Remove the sockets' directory unless a server still uses it."""
-    if _postmaster_pid(servers.directory) is None and _redis_pid(servers) is None:
+    if _postmaster_pid(servers.directory) is None and _redis_pid(servers.directory) is None:
         shutil.rmtree(servers.redis_socket.parent, ignore_errors=True)
 
 
@@ -330,7 +256,7 @@ def _postmaster_file(directory: Path) -> list[str]:
 def _postmaster_pid(directory: Path) -> int | None:
     lines = _postmaster_file(directory)
     pid = int(lines[0]) if lines and lines[0].isdigit() else None
-    return pid if pid is not None and _works_in(pid, directory / "postgres", "postgres") else None
+    return pid if pid is not None and works_in(pid, directory / "postgres", "postgres") else None
 
 
 def _is_ready(directory: Path) -> bool:
@@ -339,7 +265,7 @@ def _is_ready(directory: Path) -> bool:
     ]
 
 
-def _start_postgres(servers: EmbeddedServers, account: _Account, tools: Path, *, durable: bool) -> None:
+def _start_postgres(servers: EmbeddedServers, account: Account, tools: Path, *, durable: bool) -> None:
     directory = servers.directory
     if _major_of(directory) is None:
         _create_cluster(directory, account, tools, durable=durable)
@@ -361,10 +287,10 @@ def _start_postgres(servers: EmbeddedServers, account: _Account, tools: Path, *,
             raise EmbeddedError(f"PostgreSQL did not start ({log}): {_last_lines(said)}")
         return outcome.returncode == 0
 
-    _await(started, _START_SECONDS, f"PostgreSQL of {directory} did not become ready, see {log}.")
+    wait_until(started, _START_SECONDS, f"PostgreSQL of {directory} did not become ready, see {log}.")
 
 
-def _create_cluster(directory: Path, account: _Account, tools: Path, *, durable: bool) -> None:
+def _create_cluster(directory: Path, account: Account, tools: Path, *, durable: bool) -> None:
     """Make the cluster and its database under another name, so that one that bears its name is whole."""
     unfinished = directory / "postgres.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -403,12 +329,12 @@ def _remove_stale_files(servers: EmbeddedServers) -> None:
 
 
 def _stop_postgres(directory: Path) -> bool:
-    return _end(lambda: _postmaster_pid(directory), (signal.SIGINT, signal.SIGQUIT), f"PostgreSQL of {directory}")
+    return end(_postmaster_pid(directory), directory / "postgres", (signal.SIGINT, signal.SIGQUIT))
 
 
 def _run_client(servers: EmbeddedServers, program: str, *options: str) -> None:
     tools = _postgres_tools(_major_of(servers.directory) or DEFAULT_MAJOR)
-    outcome = _Account().run([str(tools / program), f"--dbname={servers.database_url}", "--no-password", *options])
+    outcome = Account().run([str(tools / program), f"--dbname={servers.database_url}", "--no-password", *options])
     if outcome.returncode:
         raise EmbeddedError(f"{program} failed: {_last_lines(outcome.stderr)}")
 
@@ -416,92 +342,51 @@ def _run_client(servers: EmbeddedServers, program: str, *options: str) -> None:
 # --- Redis
 
 
-def _start_redis(servers: EmbeddedServers, account: _Account, program: Path) -> None:
+def _start_redis(servers: EmbeddedServers, account: Account, program: Path) -> None:
     home = servers.directory / "redis"
     account.make(home)
+    _stop_redis(servers.directory)
     options = ["--port", "0", "--unixsocket", str(servers.redis_socket), "--unixsocketperm", "700", "--dir", "."]
-    options += ["--save", "", "--appendonly", "no", "--logfile", "redis.log", "--daemonize", "yes"]
+    options += [
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--logfile",
+        "redis.log",
+        "--pidfile",
+        "redis.pid",
+        "--daemonize",
+        "yes",
+    ]
     outcome = account.run([str(program), *options], cwd=home)
     if outcome.returncode:
         raise EmbeddedError(f"Redis did not start: {_last_lines(outcome.stderr + outcome.stdout)}")
+    wait_until(lambda: _redis_answers(servers), 10, f"Redis did not start, see {home / 'redis.log'}.")
 
 
-def _await_redis(servers: EmbeddedServers) -> None:
-    log = servers.directory / "redis" / "redis.log"
-    _await(lambda: _redis_pid(servers) is not None, 10, f"Redis did not start, see {log}.")
+def _redis_pid(directory: Path) -> int | None:
+    home = directory / "redis"
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        pid = int((home / "redis.pid").read_text())
+        return pid if works_in(pid, home) else None
+    return None
 
 
-def _redis_pid(servers: EmbeddedServers) -> int | None:
-    """The process that answers on the socket, if it is the Redis of this directory."""
+def _redis_answers(servers: EmbeddedServers) -> bool:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(5)
         connection.connect(str(servers.redis_socket))
         connection.sendall(b"PING\r\n")
-        connection.recv(1)
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        pid: int = struct.unpack("3i", credentials)[0]
-        return pid if _works_in(pid, servers.directory / "redis") else None
-    return None
-
-
-def _stop_redis(servers: EmbeddedServers) -> bool:
-    return _end(lambda: _redis_pid(servers), (signal.SIGTERM, signal.SIGKILL), f"Redis of {servers.directory}")
-
-
-# --- processes, locks and waiting
-
-
-def _works_in(pid: int, directory: Path, program: str = "") -> bool:
-    """Whether this process is alive (a zombie is not) and its working directory is this one."""
-    with contextlib.suppress(OSError):
-        process = Path("/proc") / str(pid)
-        return (process / "cwd").readlink() == directory and (process / "exe").readlink().name.startswith(program)
+        return bool(connection.recv(1)) and _redis_pid(servers.directory) is not None
     return False
 
 
-def _end(running: Callable[[], int | None], signals: Sequence[signal.Signals], name: str) -> bool:
-    """Send the signals one after the other until the process is gone; True if there was one."""
-    pid = running()
-    if pid is None:
-        return False
-    cwd = Path(f"/proc/{pid}/cwd").readlink()
-    for number in signals:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-        with contextlib.suppress(EmbeddedError):
-            _await(lambda: not _works_in(pid, cwd), 30, "")
-            return True
-    raise EmbeddedError(f"{name} (process {pid}) does not stop: end it by hand.")
+def _stop_redis(directory: Path) -> bool:
+    return end(_redis_pid(directory), directory / "redis", (signal.SIGTERM, signal.SIGKILL))
 
 
-def _await(condition: Callable[[], bool], seconds: float, complaint: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise EmbeddedError(complaint)
-        time.sleep(0.02)
-
-
-@contextlib.contextmanager
-def _locked(directory: Path, *, create: bool = False) -> Iterator[None]:
-    """Hold the directory's lock; the kernel lets go of it if this process dies."""
-    if create:
-        directory.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-
-    def taken() -> bool:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        return False
-
-    try:
-        _await(
-            taken, 3 * _START_SECONDS, f"Another process starts or stops the servers of {directory} and does not end."
-        )
-        yield
-    finally:
-        os.close(descriptor)
+# --- failures
 
 
 @contextlib.contextmanager
