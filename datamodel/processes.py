@@ -1,0 +1,141 @@
+"""Accounts, locks, waiting and ending for the programs that `embedded.py` runs; knows nothing of what they serve.
+
+Every failure here is an OSError with a message for the operator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pwd
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_UNSHARE = ("unshare", "-U", "--map-user=1000", "--map-group=1000")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """As whom a program runs: PostgreSQL refuses root, so root lends it a user namespace or the account nobody."""
+
+    prefix: tuple[str, ...] = ()
+    uid: int | None = None
+    gid: int | None = None
+
+    @classmethod
+    def choose(cls, directory: Path, owned: Path, program: Path) -> Account:
+        """Who can run `program` in `directory`, whose content `owned` (if it exists) belongs to that account.
+
+        Raises PermissionError if nobody fits.
+        """
+        if directory.stat().st_uid != os.geteuid():
+            raise PermissionError("it belongs to another user: run as that user or choose another directory.")
+        if os.geteuid() != 0:
+            return cls()
+        entry = pwd.getpwnam("nobody")
+        nobody = cls(uid=entry.pw_uid, gid=entry.pw_gid)
+        owners = {owned.stat().st_uid} if owned.exists() else {0, nobody.uid}
+        unshared = cls(prefix=_UNSHARE)
+        if 0 in owners and unshared._succeeds("true"):
+            return unshared
+        if nobody.uid in owners and all(nobody._succeeds("test", "-x", str(path)) for path in (directory, program)):
+            return nobody
+        raise PermissionError(
+            f"{program.name} does not run as root, user namespaces are not allowed here, and the user nobody cannot "
+            f"use {directory} and {program}: run as an ordinary user, or set DATABASE_URL and REDIS_URL."
+        )
+
+    @property
+    def owner(self) -> int:
+        """Who owns what this account makes."""
+        return os.geteuid() if self.uid is None else self.uid
+
+    def own(self, path: Path) -> None:
+        """Give `path` to the account."""
+        if self.uid is not None:
+            os.chown(path, self.uid, -1 if self.gid is None else self.gid, follow_symlinks=False)
+
+    def make(self, directory: Path) -> None:
+        """Make a directory that only the account enters."""
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self.own(directory)
+
+    def run(self, argv: Sequence[str], *, cwd: Path | None = None, text: str = "") -> subprocess.CompletedProcess[str]:
+        """Run to the end, or until the program has detached itself; the caller looks at the return code."""
+        # Variables such as PGPORT or PGOPTIONS of the caller must not reach servers that others share.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        return subprocess.run(
+            [*self.prefix, *argv],
+            cwd=cwd,
+            input=text,
+            env=environment | {"LC_ALL": "C"},
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            user=self.uid,
+            group=self.gid,
+            extra_groups=None if self.uid is None else [],
+            umask=0o077,
+        )
+
+    def _succeeds(self, *argv: str) -> bool:
+        with contextlib.suppress(OSError):
+            return self.run(argv).returncode == 0
+        return False
+
+
+def works_in(pid: int, directory: Path, program: str = "") -> bool:
+    """Whether this process is alive (a zombie is not), is such a program and has this working directory."""
+    with contextlib.suppress(OSError):
+        process = Path("/proc") / str(pid)
+        return (process / "cwd").readlink() == directory and (process / "exe").readlink().name.startswith(program)
+    return False
+
+
+def end(pid: int | None, directory: Path, signals: Sequence[signal.Signals]) -> bool:
+    """Send the signals, the mildest first, until the process that works in `directory` is gone; False without a process.
+
+    Raises TimeoutError if it outlives the last signal by 30 seconds.
+    """
+    if pid is None:
+        return False
+    for number in signals:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: not works_in(pid, directory), 30, "it still runs")
+            return True
+    raise TimeoutError(f"process {pid} does not stop: end it by hand.")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, complaint: str) -> None:
+    """Look at the condition until it holds. Raises TimeoutError with the complaint if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(complaint)
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def locked(directory: Path, seconds: float) -> Iterator[None]:
+    """Hold the directory's lock, which the kernel releases if this process dies. Raises TimeoutError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+
+    def taken() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+    try:
+        wait_until(taken, seconds, "another process starts or stops these servers and does not end.")
+        yield
+    finally:
+        os.close(descriptor)
