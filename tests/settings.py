@@ -2,10 +2,26 @@
 
 import os
 
+from tests.servers import test_server_location
+
+os.environ.update(test_server_location().environment)
 os.environ.setdefault("INVENTORY_ROLE", "site")
 os.environ.setdefault("INVENTORY_SECRET_KEY", "for-tests-only-" + "x" * 40)
 
-from datamodel.base_settings import *  # noqa: E402, F403
+from global_inventory.settings import *  # noqa: E402, F403
+from site_service.settings import *  # noqa: E402, F403
+from site_service.settings import BASE_APPS, DATABASES  # noqa: E402
 
-INSTALLED_APPS = [*BASE_APPS]  # noqa: F405
-ROOT_URLCONF = "tests.urls"
+INSTALLED_APPS = [
+    *BASE_APPS,
+    "site_service",
+    "site_service.policy",
+    "site_service.file_sync",
+    "global_inventory",
+    "global_inventory.sites",
+]
+ROOT_URLCONF = "site_service.urls"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# A test's own clients open few connections; the pool must not outlive the test database.
+DATABASES["default"]["OPTIONS"].pop("pool")
+DATABASES["default"]["CONN_MAX_AGE"] = 0

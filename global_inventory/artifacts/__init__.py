@@ -1,0 +1,1 @@
+"""Read-only queries over artifacts and their copies."""

@@ -1,0 +1,28 @@
+"""The Celery app of a global inventory and its beat table."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("INVENTORY_ROLE", "global")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "global_inventory.settings")
+
+from django.conf import settings
+
+app = Celery("global_inventory")
+app.conf.update(settings.CELERY_SETTINGS)
+app.autodiscover_tasks(["harvest", "global_inventory.sites"])
+
+
+def every(seconds: float, task: str) -> dict[str, object]:
+    """A beat entry whose message is worthless once the next one is due."""
+    return {"task": task, "schedule": seconds, "options": {"expires": seconds}}
+
+
+app.conf.beat_schedule = {
+    "harvest": every(settings.INVENTORY_HARVEST_SECONDS, "harvest.tasks.harvest_all"),
+    "probe-sites": every(settings.INVENTORY_PROBE_SECONDS, "global_inventory.sites.tasks.probe_sites"),
+    "rotate-keys": every(3600, "global_inventory.sites.tasks.rotate_keys"),
+}

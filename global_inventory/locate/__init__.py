@@ -1,0 +1,1 @@
+"""Transfer negotiation: from where to get it, to where to put it."""

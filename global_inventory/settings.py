@@ -1,0 +1,31 @@
+"""A global inventory: the base and its own apps; no artifact store, no Dramatiq."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from datamodel import env
+from datamodel.base_settings import *  # noqa: F403
+from datamodel.base_settings import BASE_APPS
+
+INVENTORY_ROLE = "global"
+
+INSTALLED_APPS = [
+    *BASE_APPS,
+    "global_inventory",
+    "global_inventory.sites",
+]
+ROOT_URLCONF = "global_inventory.urls"
+WSGI_APPLICATION = "global_inventory.wsgi.application"
+
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+
+# How long a negotiated URL may be used to begin a transfer.
+INVENTORY_URL_SECONDS = env.integer("INVENTORY_URL_SECONDS", 3600, minimum=1)
+INVENTORY_PROBE_SECONDS = env.integer("INVENTORY_PROBE_SECONDS", 30, minimum=1)
+INVENTORY_POSITION_WAIT_SECONDS = env.integer("INVENTORY_POSITION_WAIT_SECONDS", 2)
+INVENTORY_KEY_OVERLAP = timedelta(seconds=env.integer("INVENTORY_KEY_OVERLAP_SECONDS", 24 * 3600, minimum=1))
+INVENTORY_KEY_PERIOD = timedelta(seconds=env.integer("INVENTORY_KEY_PERIOD_SECONDS", 30 * 24 * 3600, minimum=1))

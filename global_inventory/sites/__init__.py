@@ -1,0 +1,1 @@
+"""Sites as the global sees them: probes, rules, switches."""

@@ -1,0 +1,17 @@
+"""Routes of a global inventory, all below INVENTORY_BASE_PATH."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib import admin
+from django.urls import include, path
+
+_routes = [
+    path("", include("global_inventory.locate.urls")),
+    path("", include("global_inventory.artifacts.urls")),
+    path("harvest/", include("harvest.urls")),
+    path("admin/", admin.site.urls),
+    path("", include("datamodel.urls")),
+]
+
+urlpatterns = [path(settings.INVENTORY_BASE_PATH, include(_routes))]

@@ -1,0 +1,30 @@
+"""The Celery app of a site and its beat table: what is looked at, how often. Celery decides; Dramatiq carries."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("INVENTORY_ROLE", "site")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site_service.settings")
+
+from django.conf import settings
+
+app = Celery("site_service")
+app.conf.update(settings.CELERY_SETTINGS)
+app.autodiscover_tasks(["harvest", "site_service.files", "site_service.retention", "site_service.file_sync"])
+
+
+def every(seconds: float, task: str) -> dict[str, object]:
+    """A beat entry whose message is worthless once the next one is due."""
+    return {"task": task, "schedule": seconds, "options": {"expires": seconds}}
+
+
+app.conf.beat_schedule = {
+    "harvest": every(settings.INVENTORY_HARVEST_SECONDS, "harvest.tasks.harvest_all"),
+    "trusted-keys": every(60, "harvest.tasks.refresh_trusted_keys"),
+    "file-sync": every(settings.INVENTORY_SYNC_SECONDS, "site_service.file_sync.tasks.enqueue_missing"),
+    "transactions": every(300, "site_service.files.tasks.sweep_transactions"),
+    "retention": every(30, "site_service.retention.tasks.enqueue_removals"),
+}

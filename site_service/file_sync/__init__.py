@@ -1,0 +1,1 @@
+"""Pulling wanted bytes that this site lacks."""

@@ -1,0 +1,10 @@
+"""App config."""
+
+from django.apps import AppConfig
+
+
+class FeatureConfig(AppConfig):
+    name = "site_service.file_sync"
+    label = "file_sync"
+    verbose_name = "File sync"
+    default_auto_field = "django.db.models.BigAutoField"

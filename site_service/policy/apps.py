@@ -1,0 +1,10 @@
+"""App config."""
+
+from django.apps import AppConfig
+
+
+class FeatureConfig(AppConfig):
+    name = "site_service.policy"
+    label = "policy"
+    verbose_name = "Policy"
+    default_auto_field = "django.db.models.BigAutoField"

@@ -1,0 +1,1 @@
+"""What becomes of replaced and deleted content."""

@@ -1,0 +1,64 @@
+"""A site: the base, the site's apps and its artifact store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datamodel import env
+from datamodel.base_settings import *  # noqa: F403
+from datamodel.base_settings import BASE_APPS, INVENTORY_NAME
+
+INVENTORY_ROLE = "site"
+INVENTORY_RESOURCE_ID = env.text("INVENTORY_RESOURCE_ID", f"ivo://localhost/{INVENTORY_NAME}")
+INVENTORY_ALLOW_READ = env.flag("INVENTORY_ALLOW_READ", default=True)
+INVENTORY_ALLOW_WRITE = env.flag("INVENTORY_ALLOW_WRITE", default=True)
+
+INSTALLED_APPS = [
+    *BASE_APPS,
+    "site_service",
+    "site_service.policy",
+    "site_service.file_sync",
+]
+ROOT_URLCONF = "site_service.urls"
+WSGI_APPLICATION = "site_service.wsgi.application"
+
+# What this site wants of what a global offers: see `site_service/policy`.
+HARVEST_SELECTION = "site_service.policy.queries.harvest_selection"
+
+_STORAGE_DIR = env.text("INVENTORY_STORAGE_DIR", "")
+_S3_BUCKET = env.text("INVENTORY_S3_BUCKET", "")
+
+
+def _artifact_store() -> dict[str, Any]:
+    if _S3_BUCKET:
+        options = {
+            "bucket_name": _S3_BUCKET,
+            "endpoint_url": env.text("INVENTORY_S3_ENDPOINT_URL", "") or None,
+            "region_name": env.text("INVENTORY_S3_REGION", "") or None,
+            "access_key": env.text("INVENTORY_S3_ACCESS_KEY", "") or None,
+            "secret_key": env.text("INVENTORY_S3_SECRET_KEY", "") or None,
+            "addressing_style": env.text("INVENTORY_S3_ADDRESSING_STYLE", "path"),
+        }
+        return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
+    return {
+        "BACKEND": "site_service.storage.filesystem.FilesystemStore",
+        "OPTIONS": {"root": _STORAGE_DIR or ".storage"},
+    }
+
+
+STORAGES: dict[str, Any] = {
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    "artifacts": _artifact_store(),
+}
+
+INVENTORY_REFUSE_EMPTY = env.flag("INVENTORY_REFUSE_EMPTY", default=False)
+INVENTORY_MAX_CONTENT_BYTES = env.integer("INVENTORY_MAX_CONTENT_BYTES", 16 * 1024**4, minimum=1)
+INVENTORY_READ_TIMEOUT_SECONDS = env.integer("INVENTORY_READ_TIMEOUT_SECONDS", 120, minimum=1)
+INVENTORY_TRANSACTION_SECONDS = env.integer("INVENTORY_TRANSACTION_SECONDS", 7 * 24 * 3600, minimum=1)
+INVENTORY_RETENTION_SECONDS = env.integer("INVENTORY_RETENTION_SECONDS", 14 * 24 * 3600)
+INVENTORY_SYNC_FREE_BYTES = env.integer("INVENTORY_SYNC_FREE_BYTES", 2 * 1024**3)
+INVENTORY_PUT_FREE_BYTES = env.integer("INVENTORY_PUT_FREE_BYTES", 1024**3)
+INVENTORY_SYNC_THREADS = env.integer("INVENTORY_SYNC_THREADS", 8, minimum=1)
+INVENTORY_SYNC_SECONDS = env.integer("INVENTORY_SYNC_SECONDS", 30, minimum=1)
+INVENTORY_LEGACY_PUBLIC_KEYS = env.words("INVENTORY_LEGACY_PUBLIC_KEYS")

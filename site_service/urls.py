@@ -1,0 +1,17 @@
+"""Routes of a site, all below INVENTORY_BASE_PATH."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib import admin
+from django.urls import include, path
+
+_routes = [
+    path("", include("site_service.files.urls")),
+    path("", include("site_service.file_sync.urls")),
+    path("harvest/", include("harvest.urls")),
+    path("admin/", admin.site.urls),
+    path("", include("datamodel.urls")),
+]
+
+urlpatterns = [path(settings.INVENTORY_BASE_PATH, include(_routes))]

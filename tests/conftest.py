@@ -1,0 +1,44 @@
+"""Fixtures for all tests: real servers, an inventory with an identity, no memory of earlier tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from datamodel import auth, positions
+from datamodel.embedded import EmbeddedServers
+from datamodel.identity import ensure_identity, ensure_site
+from datamodel.models import InventoryIdentity, StorageSite
+from tests.servers import start_test_servers, stop_test_servers
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[EmbeddedServers]:
+    """This test process's own PostgreSQL and Redis."""
+    yield start_test_servers()
+    stop_test_servers()
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(servers: EmbeddedServers) -> None:
+    """The servers start before the test database is made; each process has its own cluster, so one name serves all."""
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    yield
+    auth.clear_caches()
+    positions.cached_identity.clear()
+
+
+@pytest.fixture
+def inventory(transactional_db: None) -> InventoryIdentity:
+    """An inventory whose writes really commit: what the feed shows depends on it."""
+    return ensure_identity()
+
+
+@pytest.fixture
+def site(inventory: InventoryIdentity) -> StorageSite:
+    """This site's own row."""
+    return ensure_site(resource_id="ivo://test.example/alpha")
