@@ -23,6 +23,9 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 
+# Nothing at a global waits for harvested rows.
+HARVEST_NUDGE = ""
+
 # How long a negotiated URL may be used to begin a transfer.
 INVENTORY_URL_SECONDS = env.integer("INVENTORY_URL_SECONDS", 3600, minimum=1)
 INVENTORY_PROBE_SECONDS = env.integer("INVENTORY_PROBE_SECONDS", 30, minimum=1)

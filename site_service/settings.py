@@ -24,6 +24,8 @@ WSGI_APPLICATION = "site_service.wsgi.application"
 
 # What this site wants of what a global offers: see `site_service/policy`.
 HARVEST_SELECTION = "site_service.policy.queries.harvest_selection"
+# The task that is told when harvested rows have come.
+HARVEST_NUDGE = "site_service.file_sync.tasks.enqueue_missing"
 
 _STORAGE_DIR = env.text("INVENTORY_STORAGE_DIR", "")
 _S3_BUCKET = env.text("INVENTORY_S3_BUCKET", "")
