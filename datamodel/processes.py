@@ -102,16 +102,22 @@ def _has_name(uid: int) -> bool:
     return False
 
 
-def works_in(pid: int, directory: Path, program: str = "") -> bool:
-    """Whether this process is alive (a zombie is not), is such a program and has this working directory."""
-    with contextlib.suppress(OSError):
-        process = Path("/proc") / str(pid)
-        return (process / "cwd").readlink() == directory and (process / "exe").readlink().name.startswith(program)
+def works_in(pid: int, directory: Path, named: Path) -> bool:
+    """Whether this process is alive (a zombie is not) and its working directory is this one.
+
+    `named` is a path in its arguments: all that root of a container may see of another account's process.
+    """
+    process = Path("/proc") / str(pid)
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        try:
+            return (process / "cwd").readlink() == directory
+        except PermissionError:
+            return os.fsencode(named) in (process / "cmdline").read_bytes()
     return False
 
 
-def end(pid: int | None, directory: Path, signals: Sequence[signal.Signals]) -> bool:
-    """Send the signals, the mildest first, until the process that works in `directory` is gone; False without a process.
+def end(pid: int | None, directory: Path, named: Path, signals: Sequence[signal.Signals]) -> bool:
+    """Send the signals, the mildest first, until `works_in` says no; False if there is no process.
 
     Raises TimeoutError if it outlives the last signal by 30 seconds.
     """
@@ -121,7 +127,7 @@ def end(pid: int | None, directory: Path, signals: Sequence[signal.Signals]) -> 
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
         with contextlib.suppress(TimeoutError):
-            wait_until(lambda: not works_in(pid, directory), 30, "it still runs")
+            wait_until(lambda: not works_in(pid, directory, named), 30, "it still runs")
             return True
     raise TimeoutError(f"process {pid} does not stop: end it by hand.")
 
