@@ -52,6 +52,22 @@ def redis_says(servers: EmbeddedServers, command: str) -> str:
         return connection.recv(1024).decode()
 
 
+def kill(pid: int) -> None:
+    """Returns when it is dead; the signal alone does not wait."""
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while alive(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes() != b""  # empty for a zombie
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def postmaster(servers: EmbeddedServers) -> int:
     return int((servers.directory / "postgres" / "postmaster.pid").read_text().split()[0])
 
@@ -171,7 +187,7 @@ def test_data_survive_a_stop_and_a_start(servers: EmbeddedServers) -> None:
 def test_data_survive_the_kill_of_the_postmaster(directory: Path) -> None:
     servers = embedded.start(directory, durable=True)
     execute(servers, "CREATE TABLE kept (a int)", "INSERT INTO kept VALUES (7)")
-    os.kill(postmaster(servers), signal.SIGKILL)
+    kill(postmaster(servers))
     assert execute(embedded.start(directory), "SELECT a FROM kept") == [(7,)]
     assert redis_says(servers, "PING") == "+PONG\r\n"
 
@@ -182,7 +198,7 @@ def test_a_start_awaits_the_busy_backends_of_a_killed_postmaster(servers: Embedd
         backend = busy.info.backend_pid
         query = pool.submit(busy.execute, "SELECT count(*) FROM generate_series(1, 1000000000000)")
         await_busy(servers, backend)
-        os.kill(postmaster(servers), signal.SIGKILL)
+        kill(postmaster(servers))
         assert Path(f"/proc/{backend}").exists()
         assert embedded.start(servers.directory, durable=False) == servers
         assert query.exception() is not None
@@ -198,19 +214,11 @@ def await_busy(servers: EmbeddedServers, backend: int) -> None:
 
 def test_a_killed_redis_is_started_again_and_postgres_is_left_alone(servers: EmbeddedServers) -> None:
     before = postmaster(servers)
-    os.kill(redis(servers), signal.SIGKILL)
-    await_gone(redis(servers))
+    kill(redis(servers))
     assert embedded.status(servers.directory) is None
     assert embedded.start(servers.directory, durable=False) == servers
     assert redis_says(servers, "PING") == "+PONG\r\n"
     assert postmaster(servers) == before
-
-
-def await_gone(pid: int) -> None:
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_files_that_name_a_living_foreign_process_are_not_believed(servers: EmbeddedServers) -> None:
@@ -268,7 +276,7 @@ def test_the_sockets_of_a_directory_that_was_removed_are_cleaned_by_the_next_sta
     long = tmp_path / ("long " * 20)
     removed = embedded.start(long / "removed", durable=False)
     for pid in (postmaster(removed), redis(removed)):
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
     await_no_process_below(long)
     shutil.rmtree(removed.directory)
     assert removed.redis_socket.exists()
@@ -324,7 +332,7 @@ def test_a_start_that_fails_for_lack_of_space_leaves_nothing_and_can_be_repeated
 
 
 def test_a_start_that_fails_leaves_a_running_redis_running(servers: EmbeddedServers) -> None:
-    os.kill(postmaster(servers), signal.SIGKILL)
+    kill(postmaster(servers))
     (servers.directory / "postgres" / "global" / "pg_control").rename(servers.directory / "pg_control")
     with pytest.raises(EmbeddedError, match=r"(?s)PostgreSQL did not start.*pg_control"):
         embedded.start(servers.directory, durable=False)
@@ -401,7 +409,7 @@ def test_root_of_a_container_lends_the_account_nobody() -> None:
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("only root can lend an account, and setpriv takes its rights away")
     program = """
-        import os, signal, sys
+        import os, signal, sys, time
         from pathlib import Path
         from datamodel import embedded
         directory = Path(sys.argv[1])
@@ -409,6 +417,8 @@ def test_root_of_a_container_lends_the_account_nobody() -> None:
             assert embedded.start(directory, durable=False) == embedded.status(directory)
             assert (directory / "postgres").stat().st_uid == 65534
             os.kill(int((directory / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+            while embedded.status(directory):
+                time.sleep(0.01)
         embedded.start(directory, durable=False)
         assert embedded.stop(directory)
     """
