@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
@@ -26,5 +26,5 @@ class GrantRequired(BasePermission):
     """A view names its grant in `grant` (default: read). Raises what `permissions.require` raises."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        require(request.auth, getattr(view, "grant", Grant.READ))
+        require(cast("Caller", request.auth), getattr(view, "grant", Grant.READ))
         return True

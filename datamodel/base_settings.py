@@ -77,7 +77,9 @@ TEMPLATES: list[dict[str, Any]] = [
 
 # Transaction and statement limits are the server's last word against a stuck client: no transaction that writes may span
 # network or storage I/O, and an old transaction holds back the feed of the whole cluster.
-DATABASE_LIMITS = "-c statement_timeout={statement} -c idle_in_transaction_session_timeout={idle} -c lock_timeout={lock}"
+DATABASE_LIMITS = (
+    "-c statement_timeout={statement} -c idle_in_transaction_session_timeout={idle} -c lock_timeout={lock}"
+)
 _DATABASE_URL = env.text("DATABASE_URL", "")
 INVENTORY_DATABASE_CONFIGURED = bool(_DATABASE_URL)
 INVENTORY_DIRECT_DATABASE_URL = env.text("INVENTORY_DIRECT_DATABASE_URL", _DATABASE_URL)
@@ -90,7 +92,9 @@ def _database() -> dict[str, Any]:
         idle=env.integer("INVENTORY_IDLE_TRANSACTION_SECONDS", 30, minimum=1) * 1000,
         lock=env.integer("INVENTORY_LOCK_TIMEOUT_SECONDS", 10, minimum=1) * 1000,
     )
-    configured["OPTIONS"] |= {"pool": {"min_size": 0, "max_size": env.integer("INVENTORY_DATABASE_POOL", 20, minimum=1)}}
+    configured["OPTIONS"] |= {
+        "pool": {"min_size": 0, "max_size": env.integer("INVENTORY_DATABASE_POOL", 20, minimum=1)}
+    }
     if env.flag("INVENTORY_DATABASE_STARTUP_OPTIONS", default=True):
         configured["OPTIONS"]["options"] = limits
     configured["CONN_HEALTH_CHECKS"] = True

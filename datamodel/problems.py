@@ -63,7 +63,9 @@ def problem_response(error: InventoryError, *, plain: bool = False) -> HttpRespo
     if plain:
         response = HttpResponse(f"{error.detail}\n", status=status, content_type="text/plain; charset=utf-8")
     else:
-        response = HttpResponse(json.dumps(_body(error, status)), status=status, content_type="application/problem+json")
+        response = HttpResponse(
+            json.dumps(_body(error, status)), status=status, content_type="application/problem+json"
+        )
     _add_headers(response, error, status)
     return response
 

@@ -40,7 +40,9 @@ class Command(BaseCommand):
             )
         self._ensure_callers()
         self._ensure_remotes()
-        self.stdout.write(f"{settings.INVENTORY_ROLE} {settings.INVENTORY_NAME} is provisioned ({identity.inventory_id})")
+        self.stdout.write(
+            f"{settings.INVENTORY_ROLE} {settings.INVENTORY_NAME} is provisioned ({identity.inventory_id})"
+        )
 
     def _ensure_callers(self) -> None:
         now = datetime.now(UTC)
