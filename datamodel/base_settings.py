@@ -10,12 +10,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from datamodel import env
+from datamodel import env, vosi
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 INVENTORY_ROLE = env.text("INVENTORY_ROLE", "site")
 INVENTORY_NAME = env.text("INVENTORY_NAME", INVENTORY_ROLE)
+INVENTORY_VERSION = "0.1.0"
 INVENTORY_BASE_PATH = env.base_path()
 INVENTORY_PUBLIC_URL = env.text("INVENTORY_PUBLIC_URL", "http://127.0.0.1:8000").rstrip("/")
 
@@ -58,6 +59,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "datamodel.middleware.AnswerMiddleware",
     "datamodel.middleware.ProblemMiddleware",
 ]
 
@@ -144,6 +146,15 @@ INVENTORY_REMOTE_TIMEOUT_SECONDS = env.integer("INVENTORY_REMOTE_TIMEOUT_SECONDS
 INVENTORY_NAMESPACES = env.words("INVENTORY_NAMESPACES")
 INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 
+# What the roles add to: modules that describe plain views, modules with gauges, checks of readiness, VOSI capabilities.
+INVENTORY_SCHEMA_MODULES = ["datamodel.schema"]
+INVENTORY_METRICS_MODULES = ["datamodel.metrics"]
+INVENTORY_METRICS_PUBLIC = env.flag("INVENTORY_METRICS_PUBLIC", default=False)
+INVENTORY_READINESS: list[str] = []
+INVENTORY_READINESS_SECONDS = env.integer("INVENTORY_READINESS_SECONDS", 5, minimum=1)
+INVENTORY_STATE = ""
+INVENTORY_CAPABILITIES: list[tuple[str, str]] = [(vosi.FILES, "files")]
+
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["datamodel.auth_drf.InventoryAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["datamodel.auth_drf.GrantRequired"],
@@ -155,7 +166,15 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS: dict[str, Any] = {
     "OAS_VERSION": "3.1.0",
-    "VERSION": "0.1.0",
+    "TITLE": "Storage inventory",
+    "VERSION": INVENTORY_VERSION,
+    # Paths are told without the base path, which `servers` names.
+    "SCHEMA_PATH_PREFIX": f"/{INVENTORY_BASE_PATH}",
+    "SCHEMA_PATH_PREFIX_TRIM": True,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "datamodel.openapi.complete_schema",
+    ],
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,
     "SERVE_AUTHENTICATION": [],
@@ -163,6 +182,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    # Without this the page would ask a public service whether the schema is valid.
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": "none", "displayRequestDuration": True},
 }
 
 LOG_LEVEL = env.text("INVENTORY_LOG_LEVEL", "INFO").upper()
