@@ -29,6 +29,8 @@ class FakeSite:
     # Cleared: every answer waits until it is set again (or the site ends).
     answers: threading.Event = field(default_factory=threading.Event)
 
+    has_been_asked: threading.Event = field(default_factory=threading.Event)
+
     def store(self, uri: str, data: bytes) -> uuid.UUID:
         identity = uuid.uuid4()
         self.artifacts[uri] = (identity, data)
@@ -50,6 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
         uri = unquote(uri)
         self.site.asked.append(uri)
         self.site.tokens.append(token)
+        self.site.has_been_asked.set()
         self.site.answers.wait(30)
         if self.site.files_status is not None:
             self._answer(self.site.files_status, {})
