@@ -108,7 +108,20 @@ def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> lis
     """The processes of an inventory, in the order in which they are started."""
     package = "site_service" if inventory.role == "site" else "global_inventory"
     schedule = str(inventory.directory / "beat-schedule")
-    celery = ["-m", "celery", "-A", f"{package}.celery", "worker", "-B", "-s", schedule, "--concurrency", "2", "-l", "INFO"]
+    celery = [
+        "-m",
+        "celery",
+        "-A",
+        f"{package}.celery",
+        "worker",
+        "-B",
+        "-s",
+        schedule,
+        "--concurrency",
+        "2",
+        "-l",
+        "INFO",
+    ]
     quick = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-n", f"{inventory.name}@demo"]
     programs: dict[str, tuple[list[str], str]] = {
         "web": (["manage.py", "serve"], ""),
@@ -118,11 +131,14 @@ def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> lis
     if inventory.role == "site":
         carry = ["-m", "dramatiq", "site_service.broker", "--processes", "1", "--threads", "8"]
         programs["dramatiq"] = (carry, "ready for action")
-    return [_service(inventory, kind, argv, variables, logs, announces) for kind, (argv, announces) in programs.items()]
+    return [
+        _service(inventory, kind, argv, variables, logs, announces=announces)
+        for kind, (argv, announces) in programs.items()
+    ]
 
 
 def _service(
-    inventory: Inventory, kind: str, argv: list[str], variables: dict[str, str], logs: Path, announces: str = ""
+    inventory: Inventory, kind: str, argv: list[str], variables: dict[str, str], logs: Path, *, announces: str = ""
 ) -> Service:
     name = f"{inventory.name}-{kind}"
     return Service(
@@ -193,7 +209,9 @@ class Federation:
                 raise DemoError("stopped before the services were ready")
             if time.monotonic() > deadline:
                 logs = self._directory / "logs"
-                raise DemoError(f"not ready after {READY_SECONDS:.0f} s: {', '.join(waiting)}; their logs are in {logs}")
+                raise DemoError(
+                    f"not ready after {READY_SECONDS:.0f} s: {', '.join(waiting)}; their logs are in {logs}"
+                )
             stopping.wait(_LOOK_SECONDS)
 
     def _unready(self) -> list[str]:

@@ -100,9 +100,9 @@ def _status(pid: int) -> _Status | None:
 
 
 def _all() -> Iterator[tuple[int, _Status]]:
-    for name in os.listdir(_PROC):
-        if name.isdigit() and (status := _status(int(name))) is not None:
-            yield int(name), status
+    for process in _PROC.iterdir():
+        if process.name.isdigit() and (status := _status(int(process.name))) is not None:
+            yield int(process.name), status
 
 
 def _carries(pid: int, mark: str) -> bool:

@@ -29,7 +29,9 @@ def locked(directory: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.read(descriptor, 20).decode(errors="replace").strip()
-            raise DemoError(f"another demo (process {owner}) runs in {directory}: stop it or choose another --dir") from None
+            raise DemoError(
+                f"another demo (process {owner}) runs in {directory}: stop it or choose another --dir"
+            ) from None
         os.truncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
@@ -61,7 +63,9 @@ class Records:
         except FileNotFoundError:
             return {}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DemoError(f"{self._path} cannot be understood ({error}): end its processes by hand, remove it") from error
+            raise DemoError(
+                f"{self._path} cannot be understood ({error}): end its processes by hand, remove it"
+            ) from error
 
     def add(self, name: str, group: Group, argv: list[str]) -> None:
         with self._lock:

@@ -27,7 +27,9 @@ class Servers:
     def start(self, directory: Path) -> None:
         """Start this pair and watch it. Raises EmbeddedError."""
         embedded.start(directory)
-        watcher = threading.Thread(target=self._watch, args=(directory,), name=f"watch-{directory.parent.name}", daemon=True)
+        watcher = threading.Thread(
+            target=self._watch, args=(directory,), name=f"watch-{directory.parent.name}", daemon=True
+        )
         self._watchers.append(watcher)
         watcher.start()
 

@@ -212,7 +212,9 @@ class Supervisor:
         kept = self._keeper(service)
         code = kept.run_once()
         if code:
-            raise DemoError(f"{service.name} failed with code {code}; the end of {service.log}:\n{tail(service.log, 20)}")
+            raise DemoError(
+                f"{service.name} failed with code {code}; the end of {service.log}:\n{tail(service.log, 20)}"
+            )
 
     def start(self, service: Service) -> None:
         """Start a program and keep it running."""
