@@ -182,11 +182,9 @@ class Driver:
     # --- changes
 
     def _replace_and_delete(self) -> None:
-        """One file of the first namespace is replaced, the next one is deleted, and both arrive everywhere."""
-        kept = [sent for uri, sent in self._sent.items() if uri.startswith(self._route.kept) and sent.digests.length]
-        if len(kept) < 2:
-            return
-        replaced, deleted = kept[-1], kept[-2]
+        """Two of our own files: one is replaced, one is deleted, and both arrive everywhere."""
+        ours = f"{self._route.kept}{_SPECIAL_FOLDER}/"
+        replaced, deleted = [sent for uri, sent in sorted(self._sent.items()) if uri.startswith(ours)][:2]
         with self._board.step("one file replaced, at alpha, beta and the global") as step:
             self._guarded(step, lambda: self._replace(step, replaced))
         with self._board.step("one file deleted, at alpha, beta and the global") as step:
@@ -257,7 +255,7 @@ class Driver:
 
     def _probe(self) -> None:
         """Small changes in an idle federation, one after the other: how long until the global knows."""
-        uri = f"{self._route.kept}probe"
+        uri = f"{self._route.kept}probe/change"
         with self._board.step("a change on an idle machine, known to the global", _PROBES) as step:
             for _ in range(_PROBES):
                 self._guarded(step, lambda: self._probe_once(step, uri))

@@ -124,7 +124,8 @@ def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> lis
     ]
     quick = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-n", f"{inventory.name}@demo"]
     programs: dict[str, tuple[list[str], str]] = {
-        "web": (["manage.py", "serve"], ""),
+        # As `manage.py serve` would, without loading everything twice: its checks have been made by provision.
+        "web": (["-m", "gunicorn", "-c", "python:datamodel.webserver", f"{package}.wsgi:application"], ""),
         "celery": ([*celery, *quick], "ready."),
         "listen": (["manage.py", "listen"], ""),
     }

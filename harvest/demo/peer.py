@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from urllib.parse import quote, urlencode, urljoin
 
 import urllib3
@@ -126,24 +126,24 @@ class Peer:
             answer.close()
 
     def listing(self, namespace: str) -> Iterator[Listed]:
-        """All artifacts of a namespace, as a stream. Raises PeerError, also when the stream is cut."""
+        """The artifacts of a namespace, at a site those stored there, as a stream. Raises PeerError, also when the stream is cut."""
         url = f"{self.url}/artifacts?{urlencode({'namespace': namespace})}"
         answer = self._checked("GET", url, headers={"Accept": "application/x-ndjson"}, expected={200}, stream=True)
         try:
             for line in _lines(answer):
-                yield _listed(json.loads(line))
+                row = json.loads(line)
+                # A site also knows what it is still waiting for.
+                if row.get("stored", True):
+                    yield Listed(row["uri"], row["id"], row["contentChecksum"], row["contentLength"])
         except (urllib3.exceptions.HTTPError, ValueError, KeyError) as error:
             raise PeerError(f"the listing of {namespace} at {self.name} broke: {error!r}") from error
         finally:
             answer.close()
 
     def look_up(self, uri: str) -> Listed | None:
-        """What the inventory itself knows of a URI, asking nobody else. Raises PeerError."""
-        answer = self._checked("GET", f"{self.url}/artifacts?{urlencode({'uri': uri})}", expected={200, 404})
-        if answer.status == 404:
-            return None
-        rows = [_listed(row) for row in json.loads(answer.data)["artifacts"]]
-        return rows[0] if rows else None
+        """What the inventory lists under this URI. Raises PeerError."""
+        namespace = uri[: max(uri.rfind("/"), uri.find(":")) + 1]
+        return next((listed for listed in self.listing(namespace) if listed.uri == uri), None)
 
     def want(self, namespace: str) -> None:
         """The site's policy wants this namespace from now on. Raises PeerError."""
@@ -199,10 +199,6 @@ def _request(
 
 def _stored(answer: urllib3.BaseHTTPResponse) -> Stored:
     return Stored(answer.headers.get("x-artifact-id", ""), answer.headers.get("x-inventory-position", ""))
-
-
-def _listed(row: dict[str, Any]) -> Listed:
-    return Listed(row["uri"], row["id"], row["contentChecksum"], row["contentLength"])
 
 
 def _lines(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
