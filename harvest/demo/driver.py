@@ -184,7 +184,11 @@ class Driver:
     def _replace_and_delete(self) -> None:
         """Two of our own files: one is replaced, one is deleted, and both arrive everywhere."""
         ours = f"{self._route.kept}{_SPECIAL_FOLDER}/"
-        replaced, deleted = [sent for uri, sent in sorted(self._sent.items()) if uri.startswith(ours)][:2]
+        two = [sent for uri, sent in sorted(self._sent.items()) if uri.startswith(ours)][:2]
+        if len(two) < 2:
+            self._board.failures.append(f"nothing could be replaced or deleted: alpha did not take the files of {ours}")
+            return
+        replaced, deleted = two
         with self._board.step("one file replaced, at alpha, beta and the global") as step:
             self._guarded(step, lambda: self._replace(step, replaced))
         with self._board.step("one file deleted, at alpha, beta and the global") as step:
