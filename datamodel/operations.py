@@ -229,7 +229,7 @@ _INSERT_SQL = """
 """
 
 
-def _insert_values(row: ArtifactRow) -> list[object]:
+def _insert_values(row: ArtifactRow) -> list[uuid.UUID | str | int | datetime | bytes | None]:
     return [
         row.id,
         row.uri,

@@ -13,7 +13,6 @@ from datamodel.models import (
     Artifact,
     DeletedArtifactEvent,
     DeletedStorageLocationEvent,
-    InventoryIdentity,
     ObsoleteStorageLocation,
     RetiredArtifact,
     StorageLocation,
@@ -92,7 +91,9 @@ def test_replacement_is_later_than_what_the_token_names_even_if_this_clock_is_be
         (True, Preconditions(if_match=('"md5:no"',)), False),
     ],
 )
-def test_preconditions_decide_before_anything_changes(*, exists: bool, preconditions: Preconditions, holds: bool) -> None:
+def test_preconditions_decide_before_anything_changes(
+    *, exists: bool, preconditions: Preconditions, holds: bool
+) -> None:
     if exists:
         operations.record_stored(uri=URI, content=new_content(b"one"))
     before = set(Artifact.objects.values_list("id", flat=True))
