@@ -23,7 +23,7 @@ _Item = TypeVar("_Item")
 
 _IN_FLIGHT = 4
 _TRIES = 7
-_PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 0.01
 _PROBES = 5
 _AGAIN = 10
@@ -56,13 +56,25 @@ class Route:
 
 
 class Driver:
-    """One run; `say` takes lines for the person who watches, `stopping` ends the run early."""
+    """One run; `say` takes lines for the person who watches, `stopping` ends the run early.
 
-    def __init__(self, route: Route, board: Board, say: Callable[[str], None], stopping: threading.Event) -> None:
+    What has not come for `patience` seconds does not come.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        board: Board,
+        say: Callable[[str], None],
+        stopping: threading.Event,
+        *,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
         self._route = route
         self._board = board
         self._say = say
         self._stopping = stopping
+        self._patience = patience
         self._sent: dict[str, Sent] = {}
 
     def run(self, root: Path, names: Iterable[Path], scratch: Path) -> None:
@@ -132,12 +144,12 @@ class Driver:
 
     def _await(self, title: str, arrivals: Arrivals) -> None:
         with self._board.step(title) as step:
-            for arrival in arrivals.wait(_PATIENCE_SECONDS):
+            for arrival in arrivals.wait(self._patience):
                 self._board.passed(step, arrival.size)
                 step.lags.append(arrival.lag)
             self._look_up()
             for uri in arrivals.missing():
-                what = f"expected {uri} within {_PATIENCE_SECONDS:.0f} s of the last arrival {arrivals.last_error}"
+                what = f"expected {uri} within {self._patience:.0f} s of the last arrival {arrivals.last_error}"
                 self._board.failed(step, what)
 
     def _read_back(self, title: str, peer: Peer, sent: Sequence[Sent]) -> None:
@@ -313,7 +325,7 @@ class Driver:
 
     def _until(self, condition: Callable[[], bool]) -> bool:
         """Look until it holds; False if it does not in time."""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + self._patience
         while time.monotonic() < deadline and not self._stopping.wait(_LOOK_SECONDS):
             with contextlib.suppress(PeerError):
                 if condition():

@@ -164,13 +164,12 @@ class Federation:
     def __init__(self, directory: Path, inventories: list[Inventory], report: Report) -> None:
         self.inventories = inventories
         self.secrets = Secrets.of(directory, [inventory.name for inventory in inventories])
-        self._directory = directory
-        self._report = report
+        self._logs = directory / "logs"
         self._supervisor = Supervisor(directory, secrets.token_hex(16), report)
-        self._servers = Servers([inventory.servers for inventory in inventories], report)
+        self._servers = Servers(report)
 
     def start(self, stopping: threading.Event) -> None:
-        """From nothing, or from whatever an earlier demo left, to ready.
+        """All inventories from nothing, or from whatever an earlier demo left, to ready.
 
         Raises DemoError, EmbeddedError or OSError, also when `stopping` is set meanwhile; call `stop` then too.
         """
@@ -179,44 +178,41 @@ class Federation:
             if not port_is_free(inventory.port):
                 raise DemoError(f"port {inventory.port} (for {inventory.name}) is in use: choose others with --port")
         with ThreadPoolExecutor(len(self.inventories)) as executor:
-            for outcome in [executor.submit(self._start_one, inventory, stopping) for inventory in self.inventories]:
+            for outcome in [executor.submit(self.launch, inventory, stopping) for inventory in self.inventories]:
                 outcome.result()
-        self._await_ready(stopping)
+        self.await_ready(self.inventories, stopping)
 
-    def stop(self) -> None:
-        """End everything: workers, listeners, web, servers. Raises EmbeddedError, TimeoutError."""
-        for kinds in _STOP_ORDER:
-            names = [f"{inventory.name}-{kind}" for inventory in self.inventories for kind in kinds]
-            self._supervisor.stop(names, _GRACE_SECONDS)
-        self._servers.stop()
-
-    def _start_one(self, inventory: Inventory, stopping: threading.Event) -> None:
+    def launch(self, inventory: Inventory, stopping: threading.Event) -> None:
+        """Start the processes of one inventory, without waiting until they are ready. Raises as `start`."""
         inventory.directory.mkdir(exist_ok=True)
         if inventory.role == "site":
             (inventory.directory / "storage").mkdir(exist_ok=True)
         self._servers.start(inventory.servers)
         variables = environment(inventory, neighbours(inventory, self.inventories), self.secrets)
-        logs = self._directory / "logs"
         if not stopping.is_set():
-            self._supervisor.run(_service(inventory, "provision", ["manage.py", "provision"], variables, logs))
-        for service in services(inventory, variables, logs):
+            self._supervisor.run(_service(inventory, "provision", ["manage.py", "provision"], variables, self._logs))
+        for service in services(inventory, variables, self._logs):
             if not stopping.is_set():
                 self._supervisor.start(service)
 
-    def _await_ready(self, stopping: threading.Event) -> None:
+    def await_ready(self, inventories: Iterable[Inventory], stopping: threading.Event) -> None:
+        """Until all services have connected and these inventories answer. Raises DemoError."""
         deadline = time.monotonic() + READY_SECONDS
-        while waiting := [*self._supervisor.unconnected(), *self._unready()]:
+        while waiting := [*self._supervisor.unconnected(), *(one.name for one in inventories if not is_ready(one.url))]:
             if stopping.is_set():
                 raise DemoError("stopped before the services were ready")
             if time.monotonic() > deadline:
-                logs = self._directory / "logs"
-                raise DemoError(
-                    f"not ready after {READY_SECONDS:.0f} s: {', '.join(waiting)}; their logs are in {logs}"
-                )
+                logs = f"their logs are in {self._logs}"
+                raise DemoError(f"not ready after {READY_SECONDS:.0f} s: {', '.join(waiting)}; {logs}")
             stopping.wait(_LOOK_SECONDS)
 
-    def _unready(self) -> list[str]:
-        return [f"{inventory.name}-web" for inventory in self.inventories if not is_ready(inventory.url)]
+    def stop(self, *inventories: Inventory) -> None:
+        """End these inventories, or all: workers, listeners, web, servers. Raises EmbeddedError, TimeoutError."""
+        ending = inventories or tuple(self.inventories)
+        for kinds in _STOP_ORDER:
+            names = [f"{inventory.name}-{kind}" for inventory in ending for kind in kinds]
+            self._supervisor.stop(names, _GRACE_SECONDS)
+        self._servers.stop([inventory.servers for inventory in ending])
 
 
 def is_ready(url: str) -> bool:

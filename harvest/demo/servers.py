@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,32 +18,34 @@ _PATIENCE_SECONDS = 5.0
 class Servers:
     """One pair per directory. They are daemons with records of their own: a killed demo leaves them running, for the next."""
 
-    def __init__(self, directories: Iterable[Path], report: Report) -> None:
-        self._directories = list(directories)
+    def __init__(self, report: Report) -> None:
         self._report = report
-        self._ending = threading.Event()
-        self._watchers: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._watches: dict[Path, tuple[threading.Thread, threading.Event]] = {}
 
     def start(self, directory: Path) -> None:
         """Start this pair and watch it. Raises EmbeddedError."""
         embedded.start(directory)
-        watcher = threading.Thread(
-            target=self._watch, args=(directory,), name=f"watch-{directory.parent.name}", daemon=True
-        )
-        self._watchers.append(watcher)
+        ending = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(directory, ending), daemon=True)
+        with self._lock:
+            self._watches[directory] = (watcher, ending)
         watcher.start()
 
-    def stop(self) -> None:
-        """Stop all, running or not. Raises EmbeddedError."""
-        self._ending.set()
-        for watcher in self._watchers:
+    def stop(self, directories: Sequence[Path]) -> None:
+        """Stop these pairs together, running or not. Raises EmbeddedError."""
+        with self._lock:
+            watches = [self._watches.pop(directory) for directory in directories if directory in self._watches]
+        for _, ending in watches:
+            ending.set()
+        for watcher, _ in watches:
             watcher.join()
-        with ThreadPoolExecutor(len(self._directories)) as executor:
-            list(executor.map(embedded.stop, self._directories))
+        with ThreadPoolExecutor(len(directories)) as executor:
+            list(executor.map(embedded.stop, directories))
 
-    def _watch(self, directory: Path) -> None:
+    def _watch(self, directory: Path, ending: threading.Event) -> None:
         name = directory.parent.name
-        while not self._ending.wait(_LOOK_SECONDS):
+        while not ending.wait(_LOOK_SECONDS):
             try:
                 if embedded.status(directory) is None:
                     self._report(f"PostgreSQL or Redis of {name} died; starting it again")
@@ -51,4 +53,4 @@ class Servers:
                     self._report(f"PostgreSQL and Redis of {name} run again")
             except EmbeddedError as error:
                 self._report(f"PostgreSQL or Redis of {name}: {error}")
-                self._ending.wait(_PATIENCE_SECONDS)
+                ending.wait(_PATIENCE_SECONDS)
