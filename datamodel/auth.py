@@ -169,6 +169,7 @@ def clear_caches() -> None:
     _token_callers.clear()
     _own_site.clear()
     keys.trusted_key_cache.clear()
+    keys.signing_key_cache.clear()
 
 
 _token_callers = _TokenCallers()

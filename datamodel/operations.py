@@ -229,7 +229,7 @@ _INSERT_SQL = """
 """
 
 
-def _insert_values(row: ArtifactRow) -> list[object]:
+def _insert_values(row: ArtifactRow) -> list[uuid.UUID | str | int | datetime | bytes | None]:
     return [
         row.id,
         row.uri,
@@ -404,7 +404,9 @@ def _update(
     if known is None or known.location is None:
         raise ArtifactNotFoundError(f"no artifact {uri} is stored here")
     check_preconditions(preconditions, known.artifact)
-    return Recorded(_change_metadata(known.artifact, content_type, content_encoding, now), PutMeaning.REAFFIRM, txid)
+    changed = _change_metadata(known.artifact, content_type, content_encoding, now)
+    # A transaction that changed no row never shows in the feed: nobody must wait for it.
+    return Recorded(changed, PutMeaning.REAFFIRM, txid if changed != known.artifact else 0)
 
 
 def _change_metadata(
