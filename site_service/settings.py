@@ -6,7 +6,14 @@ from typing import Any
 
 from datamodel import env
 from datamodel.base_settings import *  # noqa: F403
-from datamodel.base_settings import BASE_APPS, INVENTORY_CONTENT_ALGORITHM, INVENTORY_NAME, INVENTORY_SHA256
+from datamodel.base_settings import (
+    BASE_APPS,
+    INVENTORY_CONTENT_ALGORITHM,
+    INVENTORY_METRICS_MODULES,
+    INVENTORY_NAME,
+    INVENTORY_SCHEMA_MODULES,
+    INVENTORY_SHA256,
+)
 
 INVENTORY_ROLE = "site"
 INVENTORY_RESOURCE_ID = env.text("INVENTORY_RESOURCE_ID", f"ivo://localhost/{INVENTORY_NAME}")
@@ -28,6 +35,8 @@ HARVEST_SELECTION = "site_service.policy.queries.harvest_selection"
 # The task that is told when harvested rows have come.
 HARVEST_NUDGE = "site_service.file_sync.tasks.enqueue_missing"
 
+INVENTORY_SCHEMA_MODULES = [*INVENTORY_SCHEMA_MODULES, "site_service.files.schema"]
+INVENTORY_METRICS_MODULES = [*INVENTORY_METRICS_MODULES, "site_service.retention.metrics"]
 INVENTORY_READINESS = ["site_service.health.check_store"]
 INVENTORY_STATE = "site_service.health.state"
 
