@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from datamodel.auth import authenticate
 from datamodel.permissions import Caller, Grant, require
+
+if TYPE_CHECKING:
+    # The module of views imports this one, by the setting of the default authentication.
+    from rest_framework.views import APIView
 
 
 class InventoryAuthentication(BaseAuthentication):
