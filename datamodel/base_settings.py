@@ -140,6 +140,9 @@ INVENTORY_REMOTE_TIMEOUT_SECONDS = env.integer("INVENTORY_REMOTE_TIMEOUT_SECONDS
 INVENTORY_NAMESPACES = env.words("INVENTORY_NAMESPACES")
 INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 
+# Further steps of `manage.py provision`: dotted names of functions without arguments; each is idempotent.
+PROVISION_STEPS: list[str] = []
+
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["datamodel.auth_drf.InventoryAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["datamodel.auth_drf.GrantRequired"],

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.utils.module_loading import import_string
 
 from datamodel import auth, env, keys, sealing
 from datamodel.identity import ensure_identity, ensure_site
@@ -40,6 +41,8 @@ class Command(BaseCommand):
             )
         self._ensure_callers()
         self._ensure_remotes()
+        for step in settings.PROVISION_STEPS:
+            import_string(step)()
         self.stdout.write(f"{settings.INVENTORY_ROLE} {settings.INVENTORY_NAME} is provisioned ({identity.inventory_id})")
 
     def _ensure_callers(self) -> None:
