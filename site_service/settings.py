@@ -25,6 +25,9 @@ WSGI_APPLICATION = "site_service.wsgi.application"
 
 # What this site wants of what a global offers: see `site_service/policy`.
 HARVEST_SELECTION = "site_service.policy.queries.harvest_selection"
+PROVISION_STEPS = ["site_service.policy.provision.apply_configured_policy"]
+# JSON list of {namespace, wanted, priority}: applied by `manage.py provision` while there is no policy, then never again.
+INVENTORY_SYNC_POLICY = env.text("INVENTORY_SYNC_POLICY", "[]")
 
 _STORAGE_DIR = env.text("INVENTORY_STORAGE_DIR", "")
 _S3_BUCKET = env.text("INVENTORY_S3_BUCKET", "")
