@@ -105,7 +105,9 @@ class Namespace:
         """
         components = path.split(b"/")
         if not all(components) or {b".", b".."} & set(components):
-            raise InvalidUriError(f"cannot name the path {path!r}: it must be relative, without empty, '.' or '..' parts")
+            raise InvalidUriError(
+                f"cannot name the path {path!r}: it must be relative, without empty, '.' or '..' parts"
+            )
         return ArtifactUri.parse(self.value + "/".join(_escape_component(component) for component in components))
 
     def path_of(self, uri: ArtifactUri) -> bytes:
@@ -156,7 +158,9 @@ def _check_path(text: str, path: str) -> None:
         raise _invalid(text, "it must not end with ':' or '/'")
     for character in path:
         if character in _REFUSED or (unicodedata.category(character) in _BLANK_CATEGORIES):
-            raise _invalid(text, f"the character {character!r} is not allowed; write it as ~XX, for example ~20 for a blank")
+            raise _invalid(
+                text, f"the character {character!r} is not allowed; write it as ~XX, for example ~20 for a blank"
+            )
 
 
 def _to_ascii(path: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from datamodel import env
+from datamodel import env, vosi
 from datamodel.base_settings import *  # noqa: F403
-from datamodel.base_settings import BASE_APPS
+from datamodel.base_settings import BASE_APPS, INVENTORY_CAPABILITIES
 
 INVENTORY_ROLE = "global"
 
@@ -22,6 +22,8 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
+
+INVENTORY_CAPABILITIES = [*INVENTORY_CAPABILITIES, (vosi.LOCATE, "locate")]
 
 # How long a negotiated URL may be used to begin a transfer.
 INVENTORY_URL_SECONDS = env.integer("INVENTORY_URL_SECONDS", 3600, minimum=1)

@@ -16,6 +16,7 @@ INVENTORY_ALLOW_WRITE = env.flag("INVENTORY_ALLOW_WRITE", default=True)
 INSTALLED_APPS = [
     *BASE_APPS,
     "site_service",
+    "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
 ]
@@ -24,6 +25,9 @@ WSGI_APPLICATION = "site_service.wsgi.application"
 
 # What this site wants of what a global offers: see `site_service/policy`.
 HARVEST_SELECTION = "site_service.policy.queries.harvest_selection"
+PROVISION_STEPS = ["site_service.policy.provision.apply_configured_policy"]
+# JSON list of {namespace, wanted, priority}: applied by `manage.py provision` while there is no policy, then never again.
+INVENTORY_SYNC_POLICY = env.text("INVENTORY_SYNC_POLICY", "[]")
 
 _STORAGE_DIR = env.text("INVENTORY_STORAGE_DIR", "")
 _S3_BUCKET = env.text("INVENTORY_S3_BUCKET", "")
@@ -51,6 +55,9 @@ STORAGES: dict[str, Any] = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     "artifacts": _artifact_store(),
 }
+
+# Modules of Dramatiq actors that a worker of this site runs.
+DRAMATIQ_ACTORS = ("site_service.retention.actors", "site_service.file_sync.actors")
 
 INVENTORY_REFUSE_EMPTY = env.flag("INVENTORY_REFUSE_EMPTY", default=False)
 INVENTORY_MAX_CONTENT_BYTES = env.integer("INVENTORY_MAX_CONTENT_BYTES", 16 * 1024**4, minimum=1)
