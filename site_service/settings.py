@@ -34,6 +34,9 @@ WSGI_APPLICATION = "site_service.wsgi.application"
 HARVEST_SELECTION = "site_service.policy.queries.harvest_selection"
 # The task that is told when harvested rows have come.
 HARVEST_NUDGE = "site_service.file_sync.tasks.enqueue_missing"
+PROVISION_STEPS = ["site_service.policy.provision.apply_configured_policy"]
+# JSON list of {namespace, wanted, priority}: applied by `manage.py provision` while there is no policy, then never again.
+INVENTORY_SYNC_POLICY = env.text("INVENTORY_SYNC_POLICY", "[]")
 
 INVENTORY_SCHEMA_MODULES = [*INVENTORY_SCHEMA_MODULES, "site_service.files.schema"]
 INVENTORY_METRICS_MODULES = [*INVENTORY_METRICS_MODULES, "site_service.retention.metrics"]
