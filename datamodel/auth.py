@@ -15,7 +15,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
 from datamodel import keys, preauth
@@ -55,6 +55,12 @@ def create_api_token(
         },
     )
     return secret
+
+
+def revoke_api_tokens(*, tokens: QuerySet[ApiToken], now: datetime) -> int:
+    """These tokens open nothing any more, within five seconds in every process; returns how many still did."""
+    _token_callers.clear()
+    return tokens.filter(revoked_at__isnull=True).update(revoked_at=now)
 
 
 def authenticate(request: HttpRequest) -> Caller:
