@@ -20,6 +20,8 @@ from datamodel.errors import InvalidUriError
 MAX_URI_LENGTH = 512
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
+# What needs neither escapes nor normalization is canonical as it stands: nearly every URI, in a hundredth of the time.
+_CANONICAL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?!/)[!'()*+,\-./0-9:=@A-Z_a-z~]*[!'()*+,\-.0-9=@A-Z_a-z~]\Z")
 _ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _REFUSED_BY_JAVA = frozenset('"<>\\^`{|}#')
 _REFUSED_IN_COMPONENT = frozenset(" \\%;&$?[]")
@@ -39,6 +41,12 @@ class ArtifactUri:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Raises `InvalidUriError` with the reason; accepts characters or %-escapes for anything beyond ASCII."""
+        if len(text) <= MAX_URI_LENGTH and _CANONICAL.match(text):
+            return cls(text)
+        return cls._parse_slowly(text)
+
+    @classmethod
+    def _parse_slowly(cls, text: str) -> Self:
         scheme, colon, rest = text.partition(":")
         if not colon or not _SCHEME.match(scheme):
             raise _invalid(text, "it must start with a scheme, as in cadc:PATH/NAME")

@@ -63,6 +63,17 @@ def test_an_invalid_uri_is_refused_with_the_reason(text: str) -> None:
         ArtifactUri.parse(text)
 
 
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12).map(lambda rest: f"cadc:{rest}"))
+def test_what_is_taken_as_it_stands_is_what_the_rules_would_make_of_it(text: str) -> None:
+    try:
+        expected = ArtifactUri._parse_slowly(text)
+    except InvalidUriError:
+        with pytest.raises(InvalidUriError):
+            ArtifactUri.parse(text)
+    else:
+        assert ArtifactUri.parse(text) == expected
+
+
 @pytest.mark.parametrize("text", ["cadc:", "cadc:CFHT/", "cadc:CFHT/preview/", "cadc:CFHT/preview+/"])
 def test_valid_namespaces(text: str) -> None:
     assert Namespace.parse(text).value == text
