@@ -24,6 +24,8 @@ STORAGES = {
 }
 
 INVENTORY_CAPABILITIES = [*INVENTORY_CAPABILITIES, (vosi.LOCATE, "locate")]
+# Nothing at a global waits for harvested rows.
+HARVEST_NUDGE = ""
 
 # How long a negotiated URL may be used to begin a transfer.
 INVENTORY_URL_SECONDS = env.integer("INVENTORY_URL_SECONDS", 3600, minimum=1)

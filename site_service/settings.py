@@ -25,6 +25,8 @@ WSGI_APPLICATION = "site_service.wsgi.application"
 
 # What this site wants of what a global offers: see `site_service/policy`.
 HARVEST_SELECTION = "site_service.policy.queries.harvest_selection"
+# The task that is told when harvested rows have come.
+HARVEST_NUDGE = "site_service.file_sync.tasks.enqueue_missing"
 
 INVENTORY_READINESS = ["site_service.health.check_store"]
 INVENTORY_STATE = "site_service.health.state"
