@@ -16,6 +16,7 @@ INVENTORY_ALLOW_WRITE = env.flag("INVENTORY_ALLOW_WRITE", default=True)
 INSTALLED_APPS = [
     *BASE_APPS,
     "site_service",
+    "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
 ]
@@ -51,6 +52,9 @@ STORAGES: dict[str, Any] = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     "artifacts": _artifact_store(),
 }
+
+# Modules of Dramatiq actors that a worker of this site runs.
+DRAMATIQ_ACTORS = ("site_service.retention.actors", "site_service.file_sync.actors")
 
 INVENTORY_REFUSE_EMPTY = env.flag("INVENTORY_REFUSE_EMPTY", default=False)
 INVENTORY_MAX_CONTENT_BYTES = env.integer("INVENTORY_MAX_CONTENT_BYTES", 16 * 1024**4, minimum=1)

@@ -15,6 +15,7 @@ from site_service.settings import BASE_APPS, DATABASES
 INSTALLED_APPS = [
     *BASE_APPS,
     "site_service",
+    "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
     "global_inventory",

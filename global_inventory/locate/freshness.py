@@ -110,9 +110,7 @@ def _ask_writer(uri: ArtifactUri, site_id: uuid.UUID | None, user: str) -> Locat
 
 def _ask_readable(uri: ArtifactUri, user: str) -> LocatedArtifact:
     sites = {
-        site_id: site
-        for site_id, site in site_table_cache.get().sites.items()
-        if obstacle(site, Direction.GET) is None
+        site_id: site for site_id, site in site_table_cache.get().sites.items() if obstacle(site, Direction.GET) is None
     }
     found = questions.ask(uri, sites, user)
     if found is None:

@@ -59,7 +59,7 @@ def located_artifact(uri: str) -> LocatedArtifact | None:
 
 
 def brief_rows(uris: Sequence[str]) -> dict[str, BriefRow]:
-    """uri → (uri, id, checksum, length, SHA-256 in hex, ids of the holders joined by commas), for canonical uris."""
+    """By uri: (uri, id, checksum, length, SHA-256 in hex, ids of the holders joined by commas), for canonical uris."""
     with connection.cursor() as cursor:
         cursor.execute(_MANY_SQL, [list(uris)])
         return {row[0]: row for row in cursor.fetchall()}

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import urllib3
 from django.conf import settings
@@ -29,6 +28,15 @@ from global_inventory.sites.rules import Probed, judge_probe
 
 _CALLS_PER_SITE = 8
 _SMALL_BODY_BYTES = 4096
+_FAILURES: dict[type[Exception], str] = {
+    urllib3.exceptions.NewConnectionError: "it cannot be connected to",
+    urllib3.exceptions.NameResolutionError: "its name cannot be resolved",
+    urllib3.exceptions.ConnectTimeoutError: "it takes too long to connect to",
+    urllib3.exceptions.ReadTimeoutError: "it takes too long to answer",
+    urllib3.exceptions.ProtocolError: "it closed the connection without an answer",
+    urllib3.exceptions.SSLError: "its certificate or TLS is not accepted",
+    urllib3.exceptions.LocationParseError: "its URL is malformed",
+}
 
 _pool = urllib3.PoolManager(
     num_pools=64, maxsize=_CALLS_PER_SITE, retries=False, ca_certs=settings.INVENTORY_CA_FILE or None
@@ -109,9 +117,9 @@ def _request(method: str, url: str, *, site: str, seconds: float) -> _Answer:
         elapsed = time.monotonic() - started
         _give_back(response, has_body=method != "HEAD")
         return _Answer(response.status, response.headers, elapsed)
-    except urllib3.exceptions.HTTPError as error:
-        # Its own text repeats the URL with the signature.
-        raise RemoteUnavailableError(f"{urlsplit(url).netloc}: {type(error).__name__}") from error
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        # The error's own text repeats the URL with the signature.
+        raise RemoteUnavailableError(_FAILURES.get(type(error), type(error).__name__)) from error
     finally:
         slot.release()
 

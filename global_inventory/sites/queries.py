@@ -47,9 +47,7 @@ def read_site_table() -> SiteTable:
     with connection.cursor() as cursor:
         cursor.execute(_SITES_SQL)
         sites = {row[0]: SiteState(*row) for row in cursor.fetchall()}
-    rows = SiteRule.objects.filter(remote__site__in=sites).values_list(
-        "namespace", "remote__site", "direction", "kind"
-    )
+    rows = SiteRule.objects.filter(remote__site__in=sites).values_list("namespace", "remote__site", "direction", "kind")
     rules = tuple(NamespaceRule(prefix, site, Direction(way), RuleKind(kind)) for prefix, site, way, kind in rows)
     return SiteTable(sites, rules)
 

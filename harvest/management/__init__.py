@@ -1,1 +1,1 @@
-"""Management code of the exchange."""
+"""Commands of the metadata exchange."""

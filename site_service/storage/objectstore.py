@@ -90,7 +90,8 @@ class S3Bucket:
         return cls(bucket.meta.client, bucket.name, f"{prefix}/" if prefix else "")
 
     def put(self, key: str, content: bytes, *, replacing: str | None = None) -> str:
-        condition: Any = {"IfMatch": replacing} if replacing else {}
+        # Without its quotes: Ceph (seen with 16) compares them too and would never match; S3 takes either form.
+        condition: Any = {"IfMatch": replacing.strip('"')} if replacing else {}
         with _failures("put an object"):
             try:
                 response = self.client.put_object(

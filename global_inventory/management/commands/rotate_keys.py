@@ -22,6 +22,7 @@ class Command(BaseCommand):
         parser.add_argument("--if-due", action="store_true", help="only if the newest key is older than the key period")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        del args
         overlap = settings.INVENTORY_KEY_OVERLAP
         now = datetime.now(UTC)
         key_id = operations.rotate_keys(
