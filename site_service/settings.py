@@ -6,7 +6,7 @@ from typing import Any
 
 from datamodel import env
 from datamodel.base_settings import *  # noqa: F403
-from datamodel.base_settings import BASE_APPS, INVENTORY_NAME
+from datamodel.base_settings import BASE_APPS, INVENTORY_CONTENT_ALGORITHM, INVENTORY_NAME, INVENTORY_SHA256
 
 INVENTORY_ROLE = "site"
 INVENTORY_RESOURCE_ID = env.text("INVENTORY_RESOURCE_ID", f"ivo://localhost/{INVENTORY_NAME}")
@@ -26,13 +26,18 @@ WSGI_APPLICATION = "site_service.wsgi.application"
 # What this site wants of what a global offers: see `site_service/policy`.
 HARVEST_SELECTION = "site_service.policy.queries.harvest_selection"
 
+INVENTORY_READINESS = ["site_service.health.check_store"]
+INVENTORY_STATE = "site_service.health.state"
+
 _STORAGE_DIR = env.text("INVENTORY_STORAGE_DIR", "")
 _S3_BUCKET = env.text("INVENTORY_S3_BUCKET", "")
 
 
 def _artifact_store() -> dict[str, Any]:
+    digests = {"content_algorithm": INVENTORY_CONTENT_ALGORITHM, "sha256": INVENTORY_SHA256}
     if _S3_BUCKET:
         options = {
+            **digests,
             "bucket_name": _S3_BUCKET,
             "endpoint_url": env.text("INVENTORY_S3_ENDPOINT_URL", "") or None,
             "region_name": env.text("INVENTORY_S3_REGION", "") or None,
@@ -43,7 +48,7 @@ def _artifact_store() -> dict[str, Any]:
         return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
     return {
         "BACKEND": "site_service.storage.filesystem.FilesystemStore",
-        "OPTIONS": {"root": _STORAGE_DIR or ".storage"},
+        "OPTIONS": {**digests, "root": _STORAGE_DIR or ".storage"},
     }
 
 
