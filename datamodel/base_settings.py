@@ -200,8 +200,10 @@ LOGGING = {
     "loggers": {
         "django.request": {"level": "ERROR"},
         "celery": {"level": "WARNING"},
+        # Says when the worker is connected.
+        "celery.apps.worker": {"level": "INFO"},
         "kombu": {"level": "WARNING"},
-        "dramatiq": {"level": "WARNING"},
+        "dramatiq": {"level": "INFO"},
         "boto3": {"level": "WARNING"},
         "botocore": {"level": "WARNING"},
         "urllib3": {"level": "WARNING"},
