@@ -69,9 +69,12 @@ def authenticate(request: HttpRequest) -> Caller:
     return Caller(ANONYMOUS, ANONYMOUS, grants)
 
 
-def authenticate_url(token: str, uri: ArtifactUri, *, http_method: str) -> Caller:
-    """The caller by a signed URL. Raises `NotPermittedError`; other credentials of the request are not considered."""
-    now = datetime.now(UTC)
+def authenticate_url(token: str, uri: ArtifactUri, *, http_method: str, begun_at: datetime | None = None) -> Caller:
+    """The caller by a signed URL. Raises `NotPermittedError`; other credentials of the request are not considered.
+
+    Expiry is judged at `begun_at` (default: now), when what this request continues was begun with the same URL.
+    """
+    now = begun_at or datetime.now(UTC)
     if preauth.is_legacy(token) and settings.INVENTORY_LEGACY_TOKENS:
         public_keys = [bytes.fromhex(key) for key in settings.INVENTORY_LEGACY_PUBLIC_KEYS]
         claims = preauth.verify_legacy(token, uri, public_keys=public_keys, now=now)
@@ -166,6 +169,7 @@ def clear_caches() -> None:
     _token_callers.clear()
     _own_site.clear()
     keys.trusted_key_cache.clear()
+    keys.signing_key_cache.clear()
 
 
 _token_callers = _TokenCallers()

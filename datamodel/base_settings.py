@@ -10,12 +10,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from datamodel import env
+from datamodel import env, vosi
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 INVENTORY_ROLE = env.text("INVENTORY_ROLE", "site")
 INVENTORY_NAME = env.text("INVENTORY_NAME", INVENTORY_ROLE)
+INVENTORY_VERSION = "0.1.0"
 INVENTORY_BASE_PATH = env.base_path()
 INVENTORY_PUBLIC_URL = env.text("INVENTORY_PUBLIC_URL", "http://127.0.0.1:8000").rstrip("/")
 
@@ -58,6 +59,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "datamodel.middleware.AnswerMiddleware",
     "datamodel.middleware.ProblemMiddleware",
 ]
 
@@ -77,7 +79,9 @@ TEMPLATES: list[dict[str, Any]] = [
 
 # Transaction and statement limits are the server's last word against a stuck client: no transaction that writes may span
 # network or storage I/O, and an old transaction holds back the feed of the whole cluster.
-DATABASE_LIMITS = "-c statement_timeout={statement} -c idle_in_transaction_session_timeout={idle} -c lock_timeout={lock}"
+DATABASE_LIMITS = (
+    "-c statement_timeout={statement} -c idle_in_transaction_session_timeout={idle} -c lock_timeout={lock}"
+)
 _DATABASE_URL = env.text("DATABASE_URL", "")
 INVENTORY_DATABASE_CONFIGURED = bool(_DATABASE_URL)
 INVENTORY_DIRECT_DATABASE_URL = env.text("INVENTORY_DIRECT_DATABASE_URL", _DATABASE_URL)
@@ -90,7 +94,9 @@ def _database() -> dict[str, Any]:
         idle=env.integer("INVENTORY_IDLE_TRANSACTION_SECONDS", 30, minimum=1) * 1000,
         lock=env.integer("INVENTORY_LOCK_TIMEOUT_SECONDS", 10, minimum=1) * 1000,
     )
-    configured["OPTIONS"] |= {"pool": {"min_size": 0, "max_size": env.integer("INVENTORY_DATABASE_POOL", 20, minimum=1)}}
+    configured["OPTIONS"] |= {
+        "pool": {"min_size": 0, "max_size": env.integer("INVENTORY_DATABASE_POOL", 20, minimum=1)}
+    }
     if env.flag("INVENTORY_DATABASE_STARTUP_OPTIONS", default=True):
         configured["OPTIONS"]["options"] = limits
     configured["CONN_HEALTH_CHECKS"] = True
@@ -143,6 +149,15 @@ INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 # Further steps of `manage.py provision`: dotted names of functions without arguments; each is idempotent.
 PROVISION_STEPS: list[str] = []
 
+# What the roles add to: modules that describe plain views, modules with gauges, checks of readiness, VOSI capabilities.
+INVENTORY_SCHEMA_MODULES = ["datamodel.schema"]
+INVENTORY_METRICS_MODULES = ["datamodel.metrics"]
+INVENTORY_METRICS_PUBLIC = env.flag("INVENTORY_METRICS_PUBLIC", default=False)
+INVENTORY_READINESS: list[str] = []
+INVENTORY_READINESS_SECONDS = env.integer("INVENTORY_READINESS_SECONDS", 5, minimum=1)
+INVENTORY_STATE = ""
+INVENTORY_CAPABILITIES: list[tuple[str, str]] = [(vosi.FILES, "files")]
+
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["datamodel.auth_drf.InventoryAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["datamodel.auth_drf.GrantRequired"],
@@ -154,7 +169,15 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS: dict[str, Any] = {
     "OAS_VERSION": "3.1.0",
-    "VERSION": "0.1.0",
+    "TITLE": "Storage inventory",
+    "VERSION": INVENTORY_VERSION,
+    # Paths are told without the base path, which `servers` names.
+    "SCHEMA_PATH_PREFIX": f"/{INVENTORY_BASE_PATH}",
+    "SCHEMA_PATH_PREFIX_TRIM": True,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "datamodel.openapi.complete_schema",
+    ],
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,
     "SERVE_AUTHENTICATION": [],
@@ -162,6 +185,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    # Without this the page would ask a public service whether the schema is valid.
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": "none", "displayRequestDuration": True},
 }
 
 LOG_LEVEL = env.text("INVENTORY_LOG_LEVEL", "INFO").upper()

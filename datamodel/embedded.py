@@ -18,7 +18,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -27,13 +26,14 @@ from pathlib import Path
 from tempfile import gettempdir
 from urllib.parse import quote
 
-from datamodel.processes import Account, end, locked, wait_until, works_in
+from datamodel.processes import Account, answers, end, locked, wait_until, works_in
 
 DEFAULT_MAJOR = 18
 _INSTALLS = {16: "pginstall", 18: "pginstall18"}
 _NAME = "inventory"
 _PORT = "5432"
 _SOCKET_LIMIT = 108
+_SSL_REQUEST = bytes([0, 0, 0, 8, 4, 210, 22, 47])  # the one question that PostgreSQL answers to anybody
 _START_SECONDS = 60
 _LOCK_SECONDS = 3 * _START_SECONDS
 # What PostgreSQL says while processes of a killed postmaster still hold the cluster; nothing else is worth a retry.
@@ -78,7 +78,7 @@ def status(directory: Path) -> EmbeddedServers | None:
     """
     servers = location(directory)
     with _explained(servers.directory):
-        redis_runs = _redis_answers(servers) or not (servers.directory / "redis").exists()
+        redis_runs = _redis_answers(servers.directory) or not (servers.directory / "redis").exists()
         return servers if redis_runs and _is_ready(servers.directory) else None
 
 
@@ -102,7 +102,7 @@ def start(
             account = Account.choose(servers.directory, servers.directory / "postgres", tools / "postgres")
             _make_run_directory(servers, account)
             undo.callback(_remove_run_directory, servers)
-            if redis is not None and not _redis_answers(servers):
+            if redis is not None and not _redis_answers(servers.directory):
                 undo.callback(_stop_redis, servers.directory)
                 _start_redis(servers, account, redis)
             if redis is None and _redis_pid(servers.directory) is None:
@@ -269,7 +269,8 @@ def _postmaster_pid(directory: Path) -> int | None:
 
 
 def _is_ready(directory: Path) -> bool:
-    return "".join(_postmaster_file(directory)[7:]).strip() == "ready" and _postmaster_pid(directory) is not None
+    ready = "".join(_postmaster_file(directory)[7:]).strip() == "ready" and _postmaster_pid(directory) is not None
+    return ready and answers(_run_directory(directory) / f".s.PGSQL.{_PORT}", _SSL_REQUEST)
 
 
 def _start_postgres(servers: EmbeddedServers, account: Account, tools: Path, *, durable: bool) -> None:
@@ -365,7 +366,7 @@ def _start_redis(servers: EmbeddedServers, account: Account, program: Path) -> N
     outcome = account.run([str(program), *options], cwd=home)
     if outcome.returncode:
         raise EmbeddedError(f"Redis did not start: {_last_lines(outcome.stderr + outcome.stdout)}")
-    wait_until(lambda: _redis_answers(servers), 10, f"Redis did not start, see {home / 'redis.log'}.")
+    wait_until(lambda: _redis_answers(servers.directory), 10, f"Redis did not start, see {home / 'redis.log'}.")
 
 
 def _redis_pid(directory: Path) -> int | None:
@@ -374,13 +375,8 @@ def _redis_pid(directory: Path) -> int | None:
     return None
 
 
-def _redis_answers(servers: EmbeddedServers) -> bool:
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(5)
-        connection.connect(str(servers.redis_socket))
-        connection.sendall(b"PING\r\n")
-        return bool(connection.recv(1)) and _redis_pid(servers.directory) is not None
-    return False
+def _redis_answers(directory: Path) -> bool:
+    return _redis_pid(directory) is not None and answers(_run_directory(directory) / "redis.sock", b"PING\r\n")
 
 
 def _stop_redis(directory: Path) -> bool:

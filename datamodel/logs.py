@@ -16,7 +16,9 @@ from datamodel.errors import InventoryError
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 # The first path segment of a signed URL (see `preauth.py`) and the legacy form; they must never reach a log.
-_TOKENS = re.compile(r"(?<=/)(?:1\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+|[A-Za-z0-9=_-]{16,}~[A-Za-z0-9=_-]+)(?=/|$)")
+_TOKENS = re.compile(
+    r"(?<=/)(?:1\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+|[A-Za-z0-9=_-]{16,}~[A-Za-z0-9=_-]+)(?=/|$)"
+)
 
 
 def mask_tokens(text: str) -> str:

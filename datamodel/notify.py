@@ -59,7 +59,9 @@ class _Announcer:
                         self._pending.clear()
                         connection.execute(f"NOTIFY {CHANNEL}")
             except psycopg.Error as error:
-                logger.warning("END event=announce", extra={"facts": {"result": "failed", "reason": str(error).strip()}})
+                logger.warning(
+                    "END event=announce", extra={"facts": {"result": "failed", "reason": str(error).strip()}}
+                )
                 self._pending.set()
                 time.sleep(_RECONNECT_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Accounts, locks, waiting and ending for the programs that `embedded.py` runs; knows nothing of what they serve.
+"""Accounts, locks, asking, waiting and ending for the programs that `embedded.py` runs; knows nothing of what they serve.
 
 Every failure here is an OSError with a message for the operator.
 """
@@ -10,6 +10,7 @@ import fcntl
 import os
 import pwd
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -113,6 +114,16 @@ def works_in(pid: int, directory: Path, named: Path) -> bool:
             return (process / "cwd").readlink() == directory
         except PermissionError:
             return os.fsencode(named) in (process / "cmdline").read_bytes()
+    return False
+
+
+def answers(path: Path, request: bytes) -> bool:
+    """Whether somebody listens on this socket and says anything to the request."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        connection.connect(str(path))
+        connection.sendall(request)
+        return bool(connection.recv(1))
     return False
 
 

@@ -1,7 +1,13 @@
-"""Routes."""
+"""Routes of the feed, mounted at `harvest/` by both roles."""
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from django.urls import path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from harvest import views
+from harvest.streams import STREAMS
+
+urlpatterns = [
+    path("news", views.wait_for_news, name="harvest-news"),
+    *(path(name, views.stream_page, {"stream": name}, name=f"harvest-{name}") for name in STREAMS),
+]

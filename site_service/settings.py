@@ -6,7 +6,7 @@ from typing import Any
 
 from datamodel import env
 from datamodel.base_settings import *  # noqa: F403
-from datamodel.base_settings import BASE_APPS, INVENTORY_NAME
+from datamodel.base_settings import BASE_APPS, INVENTORY_CONTENT_ALGORITHM, INVENTORY_NAME, INVENTORY_SHA256
 
 INVENTORY_ROLE = "site"
 INVENTORY_RESOURCE_ID = env.text("INVENTORY_RESOURCE_ID", f"ivo://localhost/{INVENTORY_NAME}")
@@ -16,6 +16,7 @@ INVENTORY_ALLOW_WRITE = env.flag("INVENTORY_ALLOW_WRITE", default=True)
 INSTALLED_APPS = [
     *BASE_APPS,
     "site_service",
+    "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
 ]
@@ -28,13 +29,18 @@ PROVISION_STEPS = ["site_service.policy.provision.apply_configured_policy"]
 # JSON list of {namespace, wanted, priority}: applied by `manage.py provision` while there is no policy, then never again.
 INVENTORY_SYNC_POLICY = env.text("INVENTORY_SYNC_POLICY", "[]")
 
+INVENTORY_READINESS = ["site_service.health.check_store"]
+INVENTORY_STATE = "site_service.health.state"
+
 _STORAGE_DIR = env.text("INVENTORY_STORAGE_DIR", "")
 _S3_BUCKET = env.text("INVENTORY_S3_BUCKET", "")
 
 
 def _artifact_store() -> dict[str, Any]:
+    digests = {"content_algorithm": INVENTORY_CONTENT_ALGORITHM, "sha256": INVENTORY_SHA256}
     if _S3_BUCKET:
         options = {
+            **digests,
             "bucket_name": _S3_BUCKET,
             "endpoint_url": env.text("INVENTORY_S3_ENDPOINT_URL", "") or None,
             "region_name": env.text("INVENTORY_S3_REGION", "") or None,
@@ -45,7 +51,7 @@ def _artifact_store() -> dict[str, Any]:
         return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
     return {
         "BACKEND": "site_service.storage.filesystem.FilesystemStore",
-        "OPTIONS": {"root": _STORAGE_DIR or ".storage"},
+        "OPTIONS": {**digests, "root": _STORAGE_DIR or ".storage"},
     }
 
 
@@ -54,6 +60,9 @@ STORAGES: dict[str, Any] = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     "artifacts": _artifact_store(),
 }
+
+# Modules of Dramatiq actors that a worker of this site runs.
+DRAMATIQ_ACTORS = ("site_service.retention.actors", "site_service.file_sync.actors")
 
 INVENTORY_REFUSE_EMPTY = env.flag("INVENTORY_REFUSE_EMPTY", default=False)
 INVENTORY_MAX_CONTENT_BYTES = env.integer("INVENTORY_MAX_CONTENT_BYTES", 16 * 1024**4, minimum=1)

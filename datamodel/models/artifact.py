@@ -46,12 +46,13 @@ class Artifact(models.Model):
             models.UniqueConstraint(fields=["uri"], name="artifact_uri"),
             models.CheckConstraint(name="artifact_length_not_negative", condition=Q(content_length__gte=0)),
             models.CheckConstraint(
-                name="artifact_uri_form", condition=Q(uri__regex=r"^[A-Za-z][A-Za-z0-9+.-]*:([!-.0-~][!-~]*)?[!-.0-9;-~]$")
+                name="artifact_uri_form",
+                condition=Q(uri__regex=r"^[A-Za-z][A-Za-z0-9+.-]*:([!-.0-~][!-~]*)?[!-.0-9;-~]$"),
             ),
             models.CheckConstraint(name="artifact_bucket_form", condition=Q(uri_bucket__regex=r"^[0-9a-f]{5}$")),
             models.CheckConstraint(
                 name="artifact_sha256_form",
-                condition=Q(content_sha256__isnull=True) | Exact(Length(F("content_sha256")), 32),
+                condition=Q(content_sha256__isnull=True) | Exact(Length(F("content_sha256")), 32),  # type: ignore[arg-type]  # a Q
             ),
         )
 

@@ -64,7 +64,9 @@ class FilesystemStore:
         self._objects = self._root / "objects"
         self._temporary = self._root / "temporary"
         self.identity = self._read_mark()
-        self._transactions = FileTransactions(self._disk, self._root / "transactions", self._plan)
+        self._transactions = FileTransactions(
+            self._disk, self._root / "transactions", self._plan, self._discard_lone_facts
+        )
 
     @classmethod
     def create(cls, root: Path | str, *, content_algorithm: str = "md5", sha256: bool = True) -> FilesystemStore:
@@ -262,9 +264,12 @@ class FilesystemStore:
         storage_id = name.removesuffix(_SWEPT_SUFFIX)
         aside = self._temporary / f"{storage_id}{_SWEPT_SUFFIX}"
         self._disk.rename(self._temporary / name, aside)
+        self._discard_lone_facts(storage_id)
+        self._disk.unlink(aside)
+
+    def _discard_lone_facts(self, storage_id: str) -> None:
         if is_storage_id(storage_id) and not self._disk.status(self._content(storage_id)):
             self._disk.unlink(self._facts(storage_id))
-        self._disk.unlink(aside)
 
     # Reading
 

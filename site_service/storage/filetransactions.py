@@ -8,13 +8,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from datamodel.errors import StateConflictError, StorageError, StoredObjectMissingError, TransactionNotFoundError
+from datamodel.errors import (
+    StateConflictError,
+    StorageError,
+    StorageUnavailableError,
+    StoredObjectMissingError,
+    TransactionNotFoundError,
+)
 from site_service.storage.contract import ContentFacts, ContentSource, ExpectedContent, PutTransactionStatus
 from site_service.storage.digests import BLOCK_SIZE, DigestPlan, MeasuredContent, MultiHasher, RunningDigests
 from site_service.storage.disk import Disk
@@ -47,8 +53,10 @@ class OpenTransaction:
 class FileTransactions:
     """All put transactions below one directory. Raises as the store contract says."""
 
-    def __init__(self, disk: Disk, root: Path, plan: DigestPlan) -> None:
+    def __init__(self, disk: Disk, root: Path, plan: DigestPlan, on_drop: Callable[[str], None]) -> None:
+        """`on_drop` removes what a killed commit of that id may have left elsewhere."""
         self._disk = disk
+        self._on_drop = on_drop
         self._root = root
         self._plan = plan
         self._running = RunningDigests()
@@ -96,6 +104,8 @@ class FileTransactions:
         with self._disk.locked(self._root / transaction_id / _LOCK) as is_there:
             if is_there:
                 self.drop(transaction_id)
+            else:
+                self._require_root()
 
     def drop(self, transaction_id: str) -> None:
         """Forget it durably (the record goes first), then free its bytes. The lock must be held."""
@@ -103,6 +113,7 @@ class FileTransactions:
         self._running.forget(transaction_id)
         self._disk.unlink(directory / _STATE)
         self._disk.sync_directory(directory)
+        self._on_drop(transaction_id)
         for name in self._disk.names(directory):
             self._disk.unlink(directory / name)
         self._disk.remove_directory(directory)
@@ -127,7 +138,7 @@ class FileTransactions:
         directory = self._root / transaction_id
         with self._disk.locked(directory / _LOCK) as is_there:
             if not is_there:
-                raise _not_found(transaction_id)
+                raise self._not_found(transaction_id)
             yield OpenTransaction(transaction_id, directory, self._load(transaction_id))
 
     def cut(self, transaction: OpenTransaction) -> None:
@@ -181,7 +192,7 @@ class FileTransactions:
         self._known(transaction_id)
         record = self._disk.read(self._root / transaction_id / _STATE)
         if record is None:
-            raise _not_found(transaction_id)
+            raise self._not_found(transaction_id)
         try:
             return decode_transaction(record)
         except DamagedRecordError as error:
@@ -192,7 +203,7 @@ class FileTransactions:
 
     def _known(self, transaction_id: str) -> None:
         if not is_storage_id(transaction_id):
-            raise _not_found(transaction_id)
+            raise self._not_found(transaction_id)
 
     def _untouched_since(self, moment: datetime) -> list[str]:
         return [name for name in self._disk.names(self._root) if self._touched_at(name) < moment.timestamp()]
@@ -202,6 +213,10 @@ class FileTransactions:
         seen = (self._disk.status(path) for path in (directory, directory / _STATE, directory / _CONTENT))
         return max((status.st_mtime for status in seen if status), default=0.0)
 
+    def _not_found(self, transaction_id: str) -> TransactionNotFoundError:
+        self._require_root()
+        return TransactionNotFoundError("no such put transaction", transaction_id=transaction_id)
 
-def _not_found(transaction_id: str) -> TransactionNotFoundError:
-    return TransactionNotFoundError("no such put transaction", transaction_id=transaction_id)
+    def _require_root(self) -> None:
+        if self._disk.status(self._root) is None:
+            raise StorageUnavailableError("the put transactions have vanished: is the disk mounted?")

@@ -1,0 +1,346 @@
+"""The asking side: pages of a remote feed, its news and its public keys, with typed failures.
+
+A page is spooled whole and proven (count, digest, end line) before anyone sees a row: a cut stream is never a short one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import hashlib
+import json
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import IO, Any, Self
+from urllib.parse import urlencode
+
+import urllib3
+from django.conf import settings
+from urllib3.exceptions import HTTPError, LocationValueError
+from urllib3.response import BaseHTTPResponse
+
+from datamodel.errors import (
+    CursorGoneError,
+    InvalidRequestError,
+    RemoteProtocolError,
+    RemoteRefusedError,
+    RemoteUnavailableError,
+)
+from datamodel.models import RemoteInventory
+from datamodel.positions import Cursor
+from datamodel.sealing import unseal
+from datamodel.uris import Namespace
+from harvest.streams import END_MARK, EPOCH_HEADER, HEADER_MARK, Stream
+
+_MEMORY_BYTES = 16 * 1024 * 1024
+_CHUNK_BYTES = 256 * 1024
+_LINE_BYTES = 8192
+# More than any row that passes the checks can have (uri 512, types 2 x 128, checksums, escapes).
+_ROW_BYTES = 4096
+_JSON_BYTES = 1024 * 1024
+_PAGE_SECONDS = 300.0
+_HEARTBEAT_SECONDS = 10.0
+# The longest query that every server takes; more namespaces than fit are asked for by their schemes.
+_QUERY_LENGTH = 6000
+_REFUSALS = {400, 401, 403}
+_PUBLIC_KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Where another inventory is and how we identify ourselves there."""
+
+    name: str
+    url: str
+    token: str = field(repr=False)
+
+    @classmethod
+    def of(cls, remote: RemoteInventory) -> Self:
+        """Raises `NotConfiguredError` when its token cannot be unsealed."""
+        return cls(remote.name, remote.url.rstrip("/"), unseal(remote.token).decode() if remote.token else "")
+
+
+@dataclass(frozen=True, slots=True)
+class PageQuery:
+    """What is asked of a stream."""
+
+    stream: Stream
+    cursor: Cursor | None
+    limit: int
+    namespaces: tuple[Namespace, ...] = ()
+    holder: uuid.UUID | None = None
+
+    @property
+    def text(self) -> str:
+        """The query string; asking for more than is wanted is always right, for rows are chosen again on arrival."""
+        fields: list[tuple[str, str]] = [("limit", str(self.limit))]
+        if self.cursor is not None:
+            fields.append(("cursor", str(self.cursor)))
+        if self.holder is not None:
+            fields.append(("holder", str(self.holder)))
+        names = [namespace.value for namespace in self.namespaces]
+        schemes = sorted({name.partition(":")[0] + ":" for name in names})
+        for choice in (names, schemes):
+            text = urlencode([*fields, *(("namespace", name) for name in choice)])
+            if len(text) <= _QUERY_LENGTH:
+                return text
+        return urlencode([pair for pair in fields if pair[0] != "holder"])
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Proven rows in a file (COPY text, `columns` in order), and where the next page begins. Close it, or use `with`."""
+
+    stream: Stream
+    epoch: str
+    columns: tuple[str, ...]
+    rows: IO[bytes]
+    count: int
+    next_cursor: Cursor
+    more: bool
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.rows.close()
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteNews:
+    """The answer of `/harvest/news`."""
+
+    inventory_id: uuid.UUID
+    epoch: str
+    horizon: int
+    has_rows: bool
+
+
+def fetch_page(remote: Remote, query: PageQuery, *, heartbeat: Callable[[], None] = lambda: None) -> Page:
+    """One page; `heartbeat` is called every ten seconds while it arrives.
+
+    Raises `RemoteUnavailableError` (unreachable, 5xx, too slow, cut), `RemoteRefusedError`, `CursorGoneError`, and
+    `RemoteProtocolError` for whatever is not what it claims to be.
+    """
+    response = _get(remote, f"/harvest/{query.stream.name}?{query.text}")
+    rows: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115  # the page's, closed with it
+    try:
+        receiver = _Receiver(remote, query, rows)
+        last_beat = started = time.monotonic()
+        while chunk := _read(remote, response):
+            receiver.take(chunk)
+            now = time.monotonic()
+            if now - started > _PAGE_SECONDS:
+                raise RemoteUnavailableError(f"{remote.name} took more than {_PAGE_SECONDS:.0f} s to send one page")
+            if now - last_beat > _HEARTBEAT_SECONDS:
+                heartbeat()
+                last_beat = now
+        return receiver.page(response.headers.get(EPOCH_HEADER))
+    except BaseException:
+        rows.close()
+        raise
+    finally:
+        response.close()
+
+
+def fetch_news(remote: Remote, *, epoch: str, after: int, wait: int = 0) -> RemoteNews:
+    """Whether there are rows at or after transaction `after`, waiting up to `wait` seconds. Raises like `fetch_page`."""
+    query = urlencode({"epoch": epoch, "after": after, "wait": wait})
+    answer = _get_json(remote, f"/harvest/news?{query}", extra_seconds=wait)
+    try:
+        return RemoteNews(
+            uuid.UUID(answer["inventoryId"]), str(answer["epoch"]), int(answer["horizon"]), bool(answer["news"])
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise RemoteProtocolError(f"{remote.name} answered /harvest/news with something else") from None
+
+
+def fetch_public_keys(remote: Remote) -> dict[str, bytes]:
+    """Key id → raw Ed25519 public key, from the JSON key set (RFC 7517, 8037) at `/pubkey`; other kinds are left out.
+
+    Raises like `fetch_page`.
+    """
+    answer = _get_json(remote, "/pubkey")
+    try:
+        keys = [key for key in answer["keys"] if (key.get("kty"), key.get("crv")) == ("OKP", "Ed25519")]
+        found = {str(key["kid"]): _unpack(key["x"]) for key in keys}
+    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error):
+        raise RemoteProtocolError(f"{remote.name} answered /pubkey with something that is not a JSON key set") from None
+    if any(len(key) != _PUBLIC_KEY_BYTES for key in found.values()):
+        raise RemoteProtocolError(f"{remote.name} published an Ed25519 key that is not {_PUBLIC_KEY_BYTES} bytes long")
+    return found
+
+
+class _Receiver:
+    """Takes the bytes of one page: header line, rows into the file, and the end line, which is known only at the end."""
+
+    def __init__(self, remote: Remote, query: PageQuery, rows: IO[bytes]) -> None:
+        self._remote = remote
+        self._query = query
+        self._rows = rows
+        self._digest = hashlib.sha256()
+        self._count = 0
+        self._size = 0
+        self._header: list[str] | None = None
+        # What may still turn out to be the end line.
+        self._held = b""
+
+    def take(self, chunk: bytes) -> None:
+        self._held += chunk
+        if self._header is None:
+            line, newline, rest = self._held.partition(b"\n")
+            if not newline:
+                self._require(len(line) <= _LINE_BYTES, "sent no header line")
+                return
+            self._header, self._held = self._parse_header(line), rest
+        kept = self._held.rfind(b"\n", 0, -1) + 1
+        self._require(len(self._held) - kept <= _LINE_BYTES, "sent a line that is too long")
+        self._keep(self._held[:kept])
+        self._held = self._held[kept:]
+
+    def page(self, epoch_header: str | None) -> Page:
+        """The whole page, proven."""
+        words = self._held.decode("utf-8", "replace").split("\t")
+        if self._header is None or words[0] != END_MARK or not self._held.endswith(b"\n") or len(words) < 5:
+            raise RemoteUnavailableError(
+                f"{self._remote.name} stopped in the middle of a page of {self._query.stream.name}"
+            )
+        _, count, cursor, digest, more = (word.strip() for word in words[:5])
+        epoch = self._header[0]
+        self._require(count == str(self._count), f"counted {count} rows but sent {self._count}")
+        self._require(digest == self._digest.hexdigest(), "sent rows that do not fit their digest")
+        self._require(self._count <= self._query.limit, "sent more rows than were asked for")
+        self._require(epoch_header in {None, epoch}, "names two epochs in one answer")
+        self._require(more in {"0", "1"}, "does not say whether more rows follow")
+        following = self._parse_cursor(cursor, epoch, more=more == "1")
+        self._rows.seek(0)
+        columns = tuple(self._header[1:])
+        return Page(self._query.stream, epoch, columns, self._rows, self._count, following, more == "1")
+
+    def _parse_header(self, line: bytes) -> list[str]:
+        """Epoch and columns. A newer protocol version may add columns and words to the end line, never take any away."""
+        words = line.decode("utf-8", "replace").split("\t")
+        self._require(words[0] == HEADER_MARK and len(words) > 4, "did not send a feed")
+        self._require(words[1].isdigit() and int(words[1]) >= 1, "sent a feed without a version")
+        self._require(words[3] == self._query.stream.name, f"sent the stream {words[3]!r}")
+        columns = words[4:]
+        self._require(len(set(columns)) == len(columns), "names a column twice")
+        missing = [c.wire for c in self._query.stream.columns if not c.is_optional and c.wire not in columns]
+        self._require(not missing, f"left out {', '.join(missing)}")
+        cursor = self._query.cursor
+        self._require(cursor is None or cursor.epoch == words[2], "answered a cursor with rows of another epoch")
+        return [words[2], *columns]
+
+    def _parse_cursor(self, text: str, epoch: str, *, more: bool) -> Cursor:
+        try:
+            cursor = Cursor.parse(text)
+        except InvalidRequestError:
+            raise self._error("sent an end line without a cursor") from None
+        start = self._query.cursor or Cursor.before_all(epoch)
+        before, after = (start.txid, start.row_id), (cursor.txid, cursor.row_id)
+        self._require(cursor.epoch == epoch, "sent a cursor of another epoch")
+        self._require(after > before or (after == before and not more), "sent a cursor that does not go on")
+        return cursor
+
+    def _keep(self, lines: bytes) -> None:
+        self._rows.write(lines)
+        self._digest.update(lines)
+        self._count += lines.count(b"\n")
+        self._size += len(lines)
+        self._require(self._size <= self._query.limit * _ROW_BYTES + _LINE_BYTES, "sent a page that is too large")
+
+    def _require(self, condition: bool, failure: str) -> None:  # noqa: FBT001  # reads as "require that, else …"
+        if not condition:
+            raise self._error(failure)
+
+    def _error(self, failure: str) -> RemoteProtocolError:
+        return RemoteProtocolError(f"{self._remote.name} {failure} (stream {self._query.stream.name})")
+
+
+@functools.cache
+def _pool() -> urllib3.PoolManager:
+    return urllib3.PoolManager(maxsize=4, ca_certs=settings.INVENTORY_CA_FILE or None)
+
+
+def _get(remote: Remote, path: str, *, extra_seconds: int = 0) -> BaseHTTPResponse:
+    seconds = settings.INVENTORY_REMOTE_TIMEOUT_SECONDS
+    headers = {"Accept-Encoding": "identity", "User-Agent": "storage-inventory-harvest"}
+    if remote.token:
+        headers["Authorization"] = f"Bearer {remote.token}"
+    try:
+        response = _pool().request(
+            "GET",
+            remote.url + path,
+            headers=headers,
+            timeout=urllib3.Timeout(connect=seconds, read=seconds + extra_seconds),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+        )
+    except LocationValueError as error:
+        raise RemoteProtocolError(f"{remote.name} has no usable URL: {error}") from None
+    except HTTPError as error:
+        raise RemoteUnavailableError(f"{remote.name} cannot be reached: {error}") from error
+    if response.status != 200:
+        try:
+            raise _failure(remote, response)
+        finally:
+            response.close()
+    return response
+
+
+def _failure(remote: Remote, response: BaseHTTPResponse) -> Exception:
+    status = response.status
+    said = f"{remote.name} answered {status}{_detail(remote, response)}"
+    if status == 410:
+        return CursorGoneError(said)
+    if status in _REFUSALS:
+        return RemoteRefusedError(said)
+    if status == 429 or status >= 500:
+        return RemoteUnavailableError(said)
+    return RemoteProtocolError(said)
+
+
+def _detail(remote: Remote, response: BaseHTTPResponse) -> str:
+    try:
+        answer = json.loads(_read(remote, response))
+        return f": {str(answer['detail'])[:300]}"
+    except (ValueError, KeyError, TypeError, RemoteUnavailableError):
+        return ""
+
+
+def _read(remote: Remote, response: BaseHTTPResponse) -> bytes:
+    """What has arrived, without waiting for a full chunk: only so can a slow peer be given up in time."""
+    try:
+        return response.read1(_CHUNK_BYTES)
+    except HTTPError as error:
+        raise RemoteUnavailableError(f"{remote.name} stopped in the middle of an answer: {error}") from error
+
+
+def _get_json(remote: Remote, path: str, *, extra_seconds: int = 0) -> Any:
+    response = _get(remote, path, extra_seconds=extra_seconds)
+    deadline = time.monotonic() + settings.INVENTORY_REMOTE_TIMEOUT_SECONDS
+    body = b""
+    try:
+        while chunk := _read(remote, response):
+            body += chunk
+            if len(body) > _JSON_BYTES:
+                raise RemoteProtocolError(f"{remote.name} sent an answer that is too large")
+            if time.monotonic() > deadline:
+                raise RemoteUnavailableError(f"{remote.name} is too slow")
+        return json.loads(body)
+    except ValueError:
+        raise RemoteProtocolError(f"{remote.name} did not answer in JSON") from None
+    finally:
+        response.release_conn()
+
+
+def _unpack(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

@@ -1,0 +1,258 @@
+"""The serving side: one page of a stream after a cursor, read from one snapshot and spooled before it is sent.
+
+Nothing here writes. A page is read in one read-only transaction: the stable horizon, the epoch and the rows are of one
+moment. The connection is free again before the first byte is sent, so a slow peer holds neither a snapshot nor a connection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+from django.db import connection, transaction
+
+from datamodel.errors import CursorGoneError, NotConfiguredError
+from datamodel.identity import FEED_TABLES
+from datamodel.positions import HORIZON_SQL, Cursor, Identity, read_identity
+from datamodel.uris import Namespace, prefix_upper_bound
+from harvest.streams import ARTIFACTS, END_MARK, HEADER_MARK, PROTOCOL_VERSION, Stream
+
+_MEMORY_BYTES = 16 * 1024 * 1024
+_CHUNK_BYTES = 256 * 1024
+# A filter that matches few rows of very many must not run into the statement timeout: a page looks at no more rows than
+# this, and its cursor then stands after the last row it looked at.
+_SCAN_ROWS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """What a peer asks for; namespaces and holder are or-ed, without both everything is served."""
+
+    stream: Stream
+    cursor: Cursor | None
+    limit: int
+    namespaces: tuple[Namespace, ...] = ()
+    holder: uuid.UUID | None = None
+    stored_only: bool = False
+
+    @property
+    def is_filtered(self) -> bool:
+        return bool(self.namespaces) or self.holder is not None or self.stored_only
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One moment of this inventory's feed.
+
+    Rows below `horizon` are final. `settled` is the newest committed change below it: as far as a cursor may ever go. The
+    horizon itself may follow ids that PostgreSQL gives out again after a crash (those of aborted transactions are never
+    flushed), and a cursor above them would pass over the rows that get them then.
+    """
+
+    identity: Identity
+    horizon: int
+    settled: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """A page in a file: its lines, how many, what follows."""
+
+    stream: Stream
+    head: Head
+    rows: IO[bytes]
+    size: int
+    count: int
+    next_cursor: Cursor
+    more: bool
+    digest: str
+
+    @property
+    def header_line(self) -> bytes:
+        words = (
+            HEADER_MARK,
+            str(PROTOCOL_VERSION),
+            self.head.identity.epoch,
+            self.stream.name,
+            *self.stream.wire_names,
+        )
+        return "\t".join(words).encode() + b"\n"
+
+    @property
+    def end_line(self) -> bytes:
+        words = (END_MARK, str(self.count), str(self.next_cursor), self.digest, str(int(self.more)))
+        return "\t".join(words).encode() + b"\n"
+
+    @property
+    def end_object(self) -> bytes:
+        end = {
+            "count": self.count,
+            "cursor": str(self.next_cursor),
+            "sha256": self.digest,
+            "more": self.more,
+            "epoch": self.head.identity.epoch,
+        }
+        return json.dumps({"end": end}).encode() + b"\n"
+
+    def chunks(self) -> Iterator[bytes]:
+        """The rows; closes the file."""
+        with self.rows as rows:
+            while chunk := rows.read(_CHUNK_BYTES):
+                yield chunk
+
+
+def read_page(request: PageRequest, *, as_json: bool = False) -> FeedPage:
+    """One page. Raises `CursorGoneError` for a cursor of another epoch or above the horizon."""
+    with transaction.atomic():
+        head = read_head()
+        start = request.cursor or Cursor.before_all(head.identity.epoch)
+        _check(start, head)
+        bound = _scan_bound(request, start, head)
+        return _copy(request, head, start, bound, as_json=as_json)
+
+
+def read_head() -> Head:
+    """First in its transaction, which it makes read-only with one snapshot. Raises `NotConfiguredError`."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        cursor.execute(f"SELECT {HORIZON_SQL}")
+        (horizon,) = cursor.fetchone()
+        newest = ", ".join(f"(SELECT max(txid) FROM {table} WHERE txid < %(horizon)s)" for table in FEED_TABLES)
+        cursor.execute(f"SELECT coalesce(greatest({newest}), 0)", {"horizon": horizon})
+        (settled,) = cursor.fetchone()
+    identity = read_identity()
+    if not identity.is_current:
+        raise NotConfiguredError(
+            "this database was restored from another cluster or timeline: run manage.py restamp_feed"
+        )
+    return Head(identity, horizon, settled)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Whether rows at or after a transaction are below the horizon (final), or committed above it (soon to be)."""
+
+    head: Head
+    has_rows: bool
+    is_pending: bool
+
+
+def read_news(epoch: str, after: int) -> News:
+    """Five index probes. An empty epoch is not compared. Raises `CursorGoneError`."""
+    with transaction.atomic():
+        head = read_head()
+        if epoch and (epoch != head.identity.epoch or after > head.horizon):
+            raise CursorGoneError("the position is of another epoch or above the horizon; start again without one")
+        with connection.cursor() as cursor:
+            above = " OR ".join(f"EXISTS (SELECT FROM {table} WHERE txid >= %(horizon)s)" for table in FEED_TABLES)
+            cursor.execute(f"SELECT {above}", {"horizon": head.horizon})
+            (is_pending,) = cursor.fetchone()
+    return News(head, head.settled >= max(after, 1), is_pending)
+
+
+def _check(start: Cursor, head: Head) -> None:
+    if start.epoch != head.identity.epoch or start.txid >= head.horizon:
+        raise CursorGoneError("the cursor is of another epoch or above the horizon; start again without one")
+
+
+_Bound = tuple[int, uuid.UUID]
+
+
+def _scan_bound(request: PageRequest, start: Cursor, head: Head) -> _Bound | None:
+    """The last row that a filtered page may look at; None when it may look at all that are left."""
+    if not request.is_filtered:
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT txid, id FROM {request.stream.table} WHERE (txid, id) > (%s, %s) AND txid < %s "
+            "ORDER BY txid, id OFFSET %s LIMIT 1",
+            [start.txid, start.row_id, head.horizon, _SCAN_ROWS - 1],
+        )
+        row: _Bound | None = cursor.fetchone()
+    return row
+
+
+def _copy(request: PageRequest, head: Head, start: Cursor, bound: _Bound | None, *, as_json: bool) -> FeedPage:
+    statement, parameters = _select(request, head, start, bound, as_json=as_json)
+    if as_json:
+        # A character that JSON never contains as quote: each row is one line of JSON as it is.
+        statement = f"COPY (SELECT row_to_json(r) FROM ({statement}) r) TO STDOUT (FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02')"
+    else:
+        statement = f"COPY ({statement}) TO STDOUT"
+    rows: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115  # sent, then closed, by `chunks`
+    digest, count, last = hashlib.sha256(), 0, b""
+    with connection.cursor() as cursor, cursor.copy(statement, parameters) as copy:
+        for data in copy:
+            last = bytes(data)
+            rows.write(last)
+            digest.update(last)
+            count += last.count(b"\n")
+    size = rows.tell()
+    rows.seek(0)
+    is_full = count == request.limit
+    following = _following(head, start, _position_of(last, as_json=as_json) if is_full else bound)
+    more = is_full or bound is not None
+    return FeedPage(request.stream, head, rows, size, count, following, more, digest.hexdigest())
+
+
+def _following(head: Head, start: Cursor, last: _Bound | None) -> Cursor:
+    """After the last row looked at, or after everything settled; a cursor never goes back."""
+    if last is not None:
+        return Cursor(head.identity.epoch, *last)
+    end = Cursor.below(head.identity.epoch, head.settled + 1)
+    return max(start, end, key=lambda cursor: (cursor.txid, cursor.row_id))
+
+
+def _position_of(line: bytes, *, as_json: bool) -> _Bound:
+    if as_json:
+        row = json.loads(line)
+        return int(row["txid"]), uuid.UUID(row["id"])
+    txid, identity = line.split(b"\t", 2)[:2]
+    return int(txid), uuid.UUID(identity.decode())
+
+
+def _select(
+    request: PageRequest, head: Head, start: Cursor, bound: _Bound | None, *, as_json: bool
+) -> tuple[str, dict[str, Any]]:
+    stream = request.stream
+    columns = ", ".join(f'{column.served(as_json=as_json)} AS "{column.wire}"' for column in stream.columns)
+    conditions = ["(t.txid, t.id) > (%(txid)s, %(row_id)s)", "t.txid < %(horizon)s"]
+    parameters: dict[str, Any] = {"txid": start.txid, "row_id": start.row_id, "horizon": head.horizon}
+    if bound is not None:
+        conditions.append("(t.txid, t.id) <= (%(last_txid)s, %(last_id)s)")
+        parameters |= {"last_txid": bound[0], "last_id": bound[1]}
+    if request.stored_only and stream is ARTIFACTS:
+        conditions.append("EXISTS (SELECT FROM storage_location l WHERE l.artifact_id = t.id)")
+    wanted = [*_in_namespaces(request, parameters), *_of_holder(request, parameters)]
+    if wanted:
+        conditions.append(f"({' OR '.join(wanted)})")
+    statement = (
+        f"SELECT {columns} FROM {stream.table} t WHERE {' AND '.join(conditions)} "
+        f"ORDER BY t.txid, t.id LIMIT {request.limit:d}"
+    )
+    return statement, parameters
+
+
+def _in_namespaces(request: PageRequest, parameters: dict[str, Any]) -> Sequence[str]:
+    if not request.namespaces:
+        return []
+    conditions = [] if request.stream is ARTIFACTS else ["t.uri IS NULL"]
+    for number, namespace in enumerate(request.namespaces):
+        parameters |= {f"from_{number}": namespace.value, f"to_{number}": prefix_upper_bound(namespace.value)}
+        conditions.append(f"(t.uri >= %(from_{number})s AND t.uri < %(to_{number})s)")
+    return conditions
+
+
+def _of_holder(request: PageRequest, parameters: dict[str, Any]) -> Sequence[str]:
+    if request.holder is None:
+        return []
+    parameters["holder"] = request.holder
+    return [
+        "EXISTS (SELECT FROM site_location s WHERE s.artifact_id = t.id AND s.site_id = %(holder)s)",
+        "EXISTS (SELECT FROM harvest_conflict c WHERE c.winner_id = t.id AND c.loser_site_id = %(holder)s)",
+    ]
