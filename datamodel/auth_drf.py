@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from datamodel.auth import authenticate
 from datamodel.permissions import Caller, Grant, require
+
+if TYPE_CHECKING:
+    # `rest_framework.views` imports this module while it is being imported itself.
+    from rest_framework.views import APIView
 
 
 class InventoryAuthentication(BaseAuthentication):
@@ -26,5 +29,5 @@ class GrantRequired(BasePermission):
     """A view names its grant in `grant` (default: read). Raises what `permissions.require` raises."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        require(request.auth, getattr(view, "grant", Grant.READ))
+        require(cast("Caller", request.auth), getattr(view, "grant", Grant.READ))
         return True

@@ -10,12 +10,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from datamodel import env
+from datamodel import env, vosi
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 INVENTORY_ROLE = env.text("INVENTORY_ROLE", "site")
 INVENTORY_NAME = env.text("INVENTORY_NAME", INVENTORY_ROLE)
+INVENTORY_VERSION = "0.1.0"
 INVENTORY_BASE_PATH = env.base_path()
 INVENTORY_PUBLIC_URL = env.text("INVENTORY_PUBLIC_URL", "http://127.0.0.1:8000").rstrip("/")
 
@@ -50,14 +51,15 @@ BASE_APPS = [
 ]
 
 MIDDLEWARE = [
-    "datamodel.middleware.RequestLogMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "datamodel.middleware.RequestLogMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "datamodel.middleware.AnswerMiddleware",
     "datamodel.middleware.ProblemMiddleware",
 ]
 
@@ -77,7 +79,9 @@ TEMPLATES: list[dict[str, Any]] = [
 
 # Transaction and statement limits are the server's last word against a stuck client: no transaction that writes may span
 # network or storage I/O, and an old transaction holds back the feed of the whole cluster.
-DATABASE_LIMITS = "-c statement_timeout={statement} -c idle_in_transaction_session_timeout={idle} -c lock_timeout={lock}"
+DATABASE_LIMITS = (
+    "-c statement_timeout={statement} -c idle_in_transaction_session_timeout={idle} -c lock_timeout={lock}"
+)
 _DATABASE_URL = env.text("DATABASE_URL", "")
 INVENTORY_DATABASE_CONFIGURED = bool(_DATABASE_URL)
 INVENTORY_DIRECT_DATABASE_URL = env.text("INVENTORY_DIRECT_DATABASE_URL", _DATABASE_URL)
@@ -90,7 +94,9 @@ def _database() -> dict[str, Any]:
         idle=env.integer("INVENTORY_IDLE_TRANSACTION_SECONDS", 30, minimum=1) * 1000,
         lock=env.integer("INVENTORY_LOCK_TIMEOUT_SECONDS", 10, minimum=1) * 1000,
     )
-    configured["OPTIONS"] |= {"pool": {"min_size": 0, "max_size": env.integer("INVENTORY_DATABASE_POOL", 20, minimum=1)}}
+    configured["OPTIONS"] |= {
+        "pool": {"min_size": 0, "max_size": env.integer("INVENTORY_DATABASE_POOL", 20, minimum=1)}
+    }
     if env.flag("INVENTORY_DATABASE_STARTUP_OPTIONS", default=True):
         configured["OPTIONS"]["options"] = limits
     configured["CONN_HEALTH_CHECKS"] = True
@@ -107,6 +113,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
 LANGUAGE_CODE = "en-us"
+FORMAT_MODULE_PATH = "datamodel.formats"
 STATIC_URL = f"/{INVENTORY_BASE_PATH}static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
@@ -140,6 +147,18 @@ INVENTORY_REMOTE_TIMEOUT_SECONDS = env.integer("INVENTORY_REMOTE_TIMEOUT_SECONDS
 INVENTORY_NAMESPACES = env.words("INVENTORY_NAMESPACES")
 INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 
+# What the roles add to: modules that describe plain views, modules with gauges, checks of readiness, VOSI capabilities.
+INVENTORY_SCHEMA_MODULES = ["datamodel.schema"]
+INVENTORY_METRICS_MODULES = ["datamodel.metrics"]
+INVENTORY_METRICS_PUBLIC = env.flag("INVENTORY_METRICS_PUBLIC", default=False)
+INVENTORY_READINESS: list[str] = []
+INVENTORY_READINESS_SECONDS = env.integer("INVENTORY_READINESS_SECONDS", 5, minimum=1)
+INVENTORY_STATE = ""
+INVENTORY_CAPABILITIES: list[tuple[str, str]] = [(vosi.FILES, "files")]
+
+# Further steps of `manage.py provision`: dotted names of functions without arguments; each is idempotent.
+PROVISION_STEPS: list[str] = []
+
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["datamodel.auth_drf.InventoryAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["datamodel.auth_drf.GrantRequired"],
@@ -151,7 +170,15 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS: dict[str, Any] = {
     "OAS_VERSION": "3.1.0",
-    "VERSION": "0.1.0",
+    "TITLE": "Storage inventory",
+    "VERSION": INVENTORY_VERSION,
+    # Paths are told without the base path, which `servers` names.
+    "SCHEMA_PATH_PREFIX": f"/{INVENTORY_BASE_PATH}",
+    "SCHEMA_PATH_PREFIX_TRIM": True,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "datamodel.openapi.complete_schema",
+    ],
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,
     "SERVE_AUTHENTICATION": [],
@@ -159,6 +186,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    # Without this the page would ask a public service whether the schema is valid.
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": "none", "displayRequestDuration": True},
 }
 
 LOG_LEVEL = env.text("INVENTORY_LOG_LEVEL", "INFO").upper()
@@ -171,8 +200,10 @@ LOGGING = {
     "loggers": {
         "django.request": {"level": "ERROR"},
         "celery": {"level": "WARNING"},
+        # Says when the worker is connected.
+        "celery.apps.worker": {"level": "INFO"},
         "kombu": {"level": "WARNING"},
-        "dramatiq": {"level": "WARNING"},
+        "dramatiq": {"level": "INFO"},
         "boto3": {"level": "WARNING"},
         "botocore": {"level": "WARNING"},
         "urllib3": {"level": "WARNING"},

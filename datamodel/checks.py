@@ -41,7 +41,11 @@ def check_role(*, app_configs: Sequence[AppConfig] | None, **options: Any) -> li
     if settings.INVENTORY_ROLE == "global" and has_storage:
         return [Error("a global inventory must not have an artifact store", id="inventory.E005")]
     if settings.INVENTORY_ROLE == "site" and not has_storage:
-        return [Error("a site needs an artifact store: set INVENTORY_STORAGE_DIR or INVENTORY_S3_BUCKET", id="inventory.E006")]
+        return [
+            Error(
+                "a site needs an artifact store: set INVENTORY_STORAGE_DIR or INVENTORY_S3_BUCKET", id="inventory.E006"
+            )
+        ]
     return []
 
 

@@ -18,7 +18,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -27,13 +26,14 @@ from pathlib import Path
 from tempfile import gettempdir
 from urllib.parse import quote
 
-from datamodel.processes import Account, end, locked, wait_until, works_in
+from datamodel.processes import Account, answers, end, locked, wait_until, works_in
 
 DEFAULT_MAJOR = 18
 _INSTALLS = {16: "pginstall", 18: "pginstall18"}
 _NAME = "inventory"
 _PORT = "5432"
 _SOCKET_LIMIT = 108
+_SSL_REQUEST = bytes([0, 0, 0, 8, 4, 210, 22, 47])  # the one question that PostgreSQL answers to anybody
 _START_SECONDS = 60
 _LOCK_SECONDS = 3 * _START_SECONDS
 # What PostgreSQL says while processes of a killed postmaster still hold the cluster; nothing else is worth a retry.
@@ -63,20 +63,23 @@ def location(directory: Path) -> EmbeddedServers:
     """Where the pair of this directory is or would be; deterministic, starts and writes nothing."""
     directory = Path(os.path.realpath(directory))
     run = _run_directory(directory)
-    redis_socket = run / "redis.sock"
     return EmbeddedServers(
         directory=directory,
         database_url=f"postgresql://{_NAME}@:{_PORT}/{_NAME}?host={quote(str(run), safe='')}",
-        redis_socket=redis_socket,
-        redis_url=f"unix://{quote(str(redis_socket))}",
+        redis_socket=run / "redis.sock",
+        redis_url=f"unix://{quote(str(run / 'redis.sock'))}",
     )
 
 
 def status(directory: Path) -> EmbeddedServers | None:
-    """The pair of this directory if it runs and takes connections, else None; starts nothing."""
+    """The pair of this directory if it runs and takes connections, else None; starts nothing.
+
+    Raises EmbeddedError if the directory cannot be read.
+    """
     servers = location(directory)
-    redis_runs = _redis_answers(servers) or not (servers.directory / "redis").exists()
-    return servers if redis_runs and _is_ready(servers.directory) else None
+    with _explained(servers.directory):
+        redis_runs = _redis_answers(servers.directory) or not (servers.directory / "redis").exists()
+        return servers if redis_runs and _is_ready(servers.directory) else None
 
 
 def start(
@@ -99,7 +102,7 @@ def start(
             account = Account.choose(servers.directory, servers.directory / "postgres", tools / "postgres")
             _make_run_directory(servers, account)
             undo.callback(_remove_run_directory, servers)
-            if redis is not None and not _redis_answers(servers):
+            if redis is not None and not _redis_answers(servers.directory):
                 undo.callback(_stop_redis, servers.directory)
                 _start_redis(servers, account, redis)
             if redis is None and _redis_pid(servers.directory) is None:
@@ -150,10 +153,9 @@ def restore_database(servers: EmbeddedServers, source: Path) -> None:
 
 def _chosen_major(explicit: int | None) -> int:
     chosen = str(explicit) if explicit is not None else os.environ.get("INVENTORY_POSTGRES_MAJOR") or str(DEFAULT_MAJOR)
-    for major in _INSTALLS:
-        if chosen == str(major):
-            return major
-    raise EmbeddedError(f"No embedded PostgreSQL {chosen}: set INVENTORY_POSTGRES_MAJOR to one of {sorted(_INSTALLS)}.")
+    if chosen not in {str(major) for major in _INSTALLS}:
+        raise EmbeddedError(f"No embedded PostgreSQL {chosen}: INVENTORY_POSTGRES_MAJOR is one of {sorted(_INSTALLS)}.")
+    return int(chosen)
 
 
 def _wheel(name: str) -> Path | None:
@@ -192,13 +194,17 @@ def _major_of(directory: Path) -> int | None:
 
 def _refuse_other_major(directory: Path, wanted: int) -> None:
     found = _major_of(directory)
-    if found not in {None, wanted}:
-        raise EmbeddedError(
-            f"{directory} holds a database of PostgreSQL {found}, but {wanted} is asked for. To go on with {found} set "
-            f"INVENTORY_POSTGRES_MAJOR={found}. To move to {wanted}: with INVENTORY_POSTGRES_MAJOR={found} run `manage.py "
-            f"embedded start`, `embedded dump FILE` and `embedded stop`; move {directory} away; then with "
-            f"INVENTORY_POSTGRES_MAJOR={wanted} run `embedded start` and `embedded restore FILE`."
-        )
+    if found is None or found == wanted:
+        return
+    move = (
+        f" To move to {wanted}: with INVENTORY_POSTGRES_MAJOR={found} run `manage.py embedded start`, `embedded dump FILE` "
+        f"and `embedded stop`; move {directory} away; then with INVENTORY_POSTGRES_MAJOR={wanted} run `embedded start` "
+        "and `embedded restore FILE`."
+    )
+    raise EmbeddedError(
+        f"{directory} holds a database of PostgreSQL {found}, but {wanted} is asked for. To go on with {found} set "
+        f"INVENTORY_POSTGRES_MAJOR={found}.{move if found < wanted else ''}"
+    )
 
 
 # --- the socket directory
@@ -217,29 +223,28 @@ def _run_directory(directory: Path) -> Path:
 def _make_run_directory(servers: EmbeddedServers, account: Account) -> None:
     run = servers.redis_socket.parent
     if run.parent != servers.directory:
-        _remove_stale_run_directories(run, account.owner)
+        _remove_stale_run_directories(run)
     with contextlib.suppress(FileExistsError):
         run.mkdir(mode=0o700)
         account.own(run)
     found = run.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != account.owner or stat.S_IMODE(found.st_mode) != 0o700:
-        raise EmbeddedError(
-            f"{run} must be a directory that only its owner, user {account.owner}, can enter: remove it."
-        )
-    with contextlib.suppress(FileExistsError):
-        (run / "directory").symlink_to(servers.directory)
+        raise EmbeddedError(f"{run} must be a directory that only its owner (user {account.owner}) enters: remove it.")
+    if run.parent != servers.directory:
+        with contextlib.suppress(FileExistsError):
+            (run / "directory").symlink_to(servers.directory)
 
 
-def _remove_stale_run_directories(run: Path, owner: int) -> None:
+def _remove_stale_run_directories(run: Path) -> None:
     """Remove siblings whose data directory is gone (nobody will ever start or stop those again)."""
     for sibling in run.parent.glob(f"{run.name.rpartition('-')[0]}-*"):
         link = sibling / "directory"
-        if sibling.lstat().st_uid == owner and link.is_symlink() and not link.exists():
-            shutil.rmtree(sibling, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            if link.lstat().st_uid == os.geteuid() and not link.exists():
+                shutil.rmtree(sibling, ignore_errors=True)
 
 
 def _remove_run_directory(servers: EmbeddedServers) -> None:
-    """Remove the sockets' directory unless a server still uses it."""
     if _postmaster_pid(servers.directory) is None and _redis_pid(servers.directory) is None:
         shutil.rmtree(servers.redis_socket.parent, ignore_errors=True)
 
@@ -248,21 +253,24 @@ def _remove_run_directory(servers: EmbeddedServers) -> None:
 
 
 def _postmaster_file(directory: Path) -> list[str]:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    with contextlib.suppress(FileNotFoundError):
         return (directory / "postgres" / "postmaster.pid").read_text().splitlines()
     return []
 
 
+def _living(directory: Path, home: str, number: str) -> int | None:
+    """The process of this number if it is the server that works in `home`."""
+    alive = number.isdigit() and works_in(int(number), directory / home, named=_run_directory(directory))
+    return int(number) if alive else None
+
+
 def _postmaster_pid(directory: Path) -> int | None:
-    lines = _postmaster_file(directory)
-    pid = int(lines[0]) if lines and lines[0].isdigit() else None
-    return pid if pid is not None and works_in(pid, directory / "postgres", "postgres") else None
+    return _living(directory, "postgres", "".join(_postmaster_file(directory)[:1]))
 
 
 def _is_ready(directory: Path) -> bool:
-    return _postmaster_pid(directory) is not None and [line.strip() for line in _postmaster_file(directory)[7:]] == [
-        "ready"
-    ]
+    ready = "".join(_postmaster_file(directory)[7:]).strip() == "ready" and _postmaster_pid(directory) is not None
+    return ready and answers(_run_directory(directory) / f".s.PGSQL.{_PORT}", _SSL_REQUEST)
 
 
 def _start_postgres(servers: EmbeddedServers, account: Account, tools: Path, *, durable: bool) -> None:
@@ -279,7 +287,9 @@ def _start_postgres(servers: EmbeddedServers, account: Account, tools: Path, *, 
     def started() -> bool:
         if _postmaster_pid(directory) is not None:
             return _is_ready(directory)
-        _remove_stale_files(servers)
+        # Of a postmaster that was killed: PostgreSQL would believe them if a foreign process now has its number.
+        for stale in (directory / "postgres" / "postmaster.pid", *servers.redis_socket.parent.glob(".s.PGSQL.*")):
+            stale.unlink(missing_ok=True)
         before = log.stat().st_size
         outcome = account.run([*argv, "-o", settings], cwd=directory)
         said = outcome.stderr + log.read_bytes()[before:].decode(errors="replace")
@@ -321,15 +331,9 @@ def _settings(run: Path, *, durable: bool) -> Iterator[str]:
         yield from ("-c", f"{name}={value}")
 
 
-def _remove_stale_files(servers: EmbeddedServers) -> None:
-    """Forget a postmaster that was killed; PostgreSQL itself would trust a foreign process that now has its number."""
-    (servers.directory / "postgres" / "postmaster.pid").unlink(missing_ok=True)
-    for path in servers.redis_socket.parent.glob(".s.PGSQL.*"):
-        path.unlink(missing_ok=True)
-
-
 def _stop_postgres(directory: Path) -> bool:
-    return end(_postmaster_pid(directory), directory / "postgres", (signal.SIGINT, signal.SIGQUIT))
+    signals = (signal.SIGINT, signal.SIGQUIT)
+    return end(_postmaster_pid(directory), directory / "postgres", _run_directory(directory), signals)
 
 
 def _run_client(servers: EmbeddedServers, program: str, *options: str) -> None:
@@ -362,31 +366,22 @@ def _start_redis(servers: EmbeddedServers, account: Account, program: Path) -> N
     outcome = account.run([str(program), *options], cwd=home)
     if outcome.returncode:
         raise EmbeddedError(f"Redis did not start: {_last_lines(outcome.stderr + outcome.stdout)}")
-    wait_until(lambda: _redis_answers(servers), 10, f"Redis did not start, see {home / 'redis.log'}.")
+    wait_until(lambda: _redis_answers(servers.directory), 10, f"Redis did not start, see {home / 'redis.log'}.")
 
 
 def _redis_pid(directory: Path) -> int | None:
-    home = directory / "redis"
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        pid = int((home / "redis.pid").read_text())
-        return pid if works_in(pid, home) else None
+    with contextlib.suppress(FileNotFoundError):
+        return _living(directory, "redis", (directory / "redis" / "redis.pid").read_text().strip())
     return None
 
 
-def _redis_answers(servers: EmbeddedServers) -> bool:
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(5)
-        connection.connect(str(servers.redis_socket))
-        connection.sendall(b"PING\r\n")
-        return bool(connection.recv(1)) and _redis_pid(servers.directory) is not None
-    return False
+def _redis_answers(directory: Path) -> bool:
+    return _redis_pid(directory) is not None and answers(_run_directory(directory) / "redis.sock", b"PING\r\n")
 
 
 def _stop_redis(directory: Path) -> bool:
-    return end(_redis_pid(directory), directory / "redis", (signal.SIGTERM, signal.SIGKILL))
-
-
-# --- failures
+    signals = (signal.SIGTERM, signal.SIGKILL)
+    return end(_redis_pid(directory), directory / "redis", _run_directory(directory), signals)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,10 @@ The tree says who failed:
     │   ├── NotAuthenticatedError       no credentials, or invalid ones
     │   ├── NotPermittedError           known caller, but not granted
     │   ├── ReadOnlyError               the site takes no writes now
+    │   ├── RouteNotFoundError          no such address in this service
+    │   ├── MethodNotAllowedError       the address does not know this method
+    │   ├── NotAcceptableError          no representation that the caller accepts
+    │   ├── UnsupportedMediaTypeError   a body of a type that is not understood
     │   ├── ArtifactNotFoundError       no such artifact (here)
     │   ├── TransactionNotFoundError    no such put transaction
     │   ├── CursorGoneError             the cursor is of another epoch or above the horizon
@@ -23,7 +27,9 @@ The tree says who failed:
     │   └── RangeNotSatisfiableError    the range lies outside the content
     ├── InventoryStateError             the inventory itself
     │   ├── RaceLostError               another request won (retry)
-    │   └── NotConfiguredError          a setting is missing or contradictory
+    │   ├── NotConfiguredError          a setting is missing or contradictory
+    │   ├── NotReadyError               this process cannot serve now (retry)
+    │   └── DatabaseUnavailableError    the database does not answer (retry)
     ├── StorageError                    the store at this site
     │   ├── StorageUnavailableError     not reachable now (retry)
     │   ├── StorageFullError            no space left
@@ -95,6 +101,30 @@ class ReadOnlyError(CallerError):
     """The site takes no writes now."""
 
     code = "read_only"
+
+
+class RouteNotFoundError(CallerError):
+    """No such address in this service."""
+
+    code = "route_not_found"
+
+
+class MethodNotAllowedError(CallerError):
+    """The address does not know this method (`allow` in the fields)."""
+
+    code = "method_not_allowed"
+
+
+class NotAcceptableError(CallerError):
+    """There is no representation that the caller accepts."""
+
+    code = "not_acceptable"
+
+
+class UnsupportedMediaTypeError(CallerError):
+    """The body has a type that is not understood here."""
+
+    code = "unsupported_media_type"
 
 
 class ArtifactNotFoundError(CallerError):
@@ -181,6 +211,20 @@ class NotConfiguredError(InventoryStateError):
     """A setting is missing or contradicts another."""
 
     code = "not_configured"
+
+
+class NotReadyError(InventoryStateError):
+    """This process cannot serve now (`failing` in the fields names the checks)."""
+
+    code = "not_ready"
+    retryable = True
+
+
+class DatabaseUnavailableError(InventoryStateError):
+    """The database does not answer."""
+
+    code = "database_unavailable"
+    retryable = True
 
 
 class StorageError(InventoryError):

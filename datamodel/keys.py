@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 import uuid
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.db import transaction
 from django.db.models import Q
@@ -92,4 +92,25 @@ class TrustedKeyCache:
             self._read_at = float("-inf")
 
 
+class SigningKeyCache:
+    """Signing costs no query and no unsealing: this process's key is at most five seconds old, so rotation needs no restart."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._key: SigningKey | None = None
+        self._read_at = float("-inf")
+
+    def get(self) -> SigningKey:
+        """Raises `NotConfiguredError` before `manage.py provision` has run."""
+        with self._lock:
+            if self._key is None or time.monotonic() - self._read_at > _CACHE_SECONDS:
+                self._key, self._read_at = signing_key(now=datetime.now(UTC)), time.monotonic()
+            return self._key
+
+    def clear(self) -> None:
+        with self._lock:
+            self._key = None
+
+
 trusted_key_cache = TrustedKeyCache()
+signing_key_cache = SigningKeyCache()

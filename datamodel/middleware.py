@@ -1,4 +1,4 @@
-"""What surrounds every request: an id, one END line, and the answer to errors of plain views."""
+"""What surrounds every request: an id, one END line, counters, a content policy, and the answer to errors of plain views."""
 
 from __future__ import annotations
 
@@ -11,21 +11,29 @@ from collections.abc import Callable
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from datamodel.errors import InventoryError
+from datamodel import metrics
 from datamodel.logs import request_id
-from datamodel.problems import problem_response, unexpected_response, wants_plain
+from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
 
 logger = logging.getLogger("inventory.http")
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 # Probes and scrapes come every few seconds and say nothing new.
-_QUIET = ("/livez", "/readyz", "/metrics")
+_QUIET = frozenset({"livez", "readyz", "metrics"})
+
+# Our own pages: everything from this service, nothing from elsewhere (Swagger UI styles its elements inline).
+PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+# Everything else, above all the content of files: an uploaded page must not act with an operator's session.
+CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox; frame-ancestors 'none'"
 
 View = Callable[[HttpRequest], HttpResponseBase]
 
 
 class RequestLogMiddleware:
-    """Binds a request id (taken from `X-Request-ID` if sane) and logs one END line when the headers are ready."""
+    """Binds a request id (taken from `X-Request-ID` if sane), logs one END line and counts when the headers are ready."""
 
     def __init__(self, get_response: View) -> None:
         self.get_response = get_response
@@ -38,22 +46,44 @@ class RequestLogMiddleware:
         try:
             response = self.get_response(request)
             response["X-Request-ID"] = identity
-            if not request.path.endswith(_QUIET):
-                self._log(request, response, time.monotonic() - started)
+            if _route(request) not in _QUIET:
+                self._report(request, response, time.monotonic() - started)
             return response
         finally:
             request_id.reset(bound)
 
-    def _log(self, request: HttpRequest, response: HttpResponseBase, seconds: float) -> None:
+    def _report(self, request: HttpRequest, response: HttpResponseBase, seconds: float) -> None:
+        reason = getattr(response, "reason_code", None)
+        metrics.count_request(request.method or "", response.status_code, reason, seconds)
         facts = {
             "method": request.method,
             "path": request.path,
             "status": response.status_code,
             "seconds": f"{seconds:.3f}",
             "caller": getattr(request, "caller_name", None),
-            "reason": getattr(response, "reason_code", None),
+            "reason": reason,
         }
         logger.info("END event=request", extra={"facts": facts})
+
+
+class AnswerMiddleware:
+    """What every answer has: a length unless it streams, no body for HEAD, and a Content-Security-Policy.
+
+    The policy is strict for pages of the admin and a sandbox for the rest, unless the view has set one.
+    """
+
+    def __init__(self, get_response: View) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        if isinstance(response, HttpResponse) and "Content-Length" not in response:
+            response["Content-Length"] = str(len(response.content))
+            # Not every WSGI server drops the body of an answer to HEAD.
+            response.content = b"" if request.method == "HEAD" else response.content
+        is_admin = request.resolver_match is not None and "admin" in request.resolver_match.app_names
+        response.headers.setdefault("Content-Security-Policy", PAGE_POLICY if is_admin else CONTENT_POLICY)
+        return response
 
 
 class ProblemMiddleware:
@@ -65,12 +95,12 @@ class ProblemMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         return self.get_response(request)
 
-    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        # Django's own (404, suspicious requests) keep their meaning.
-        if isinstance(exception, InventoryError):
-            response = problem_response(exception, plain=wants_plain(request))
-            response.reason_code = exception.code  # type: ignore[attr-defined]  # read by the log line
-            return response
-        if type(exception).__module__.startswith("django."):
-            return None
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse:
+        known = known_error(exception)
+        if known is not None:
+            return problem_response(known, plain=wants_plain(request))
         return unexpected_response(exception, plain=wants_plain(request))
+
+
+def _route(request: HttpRequest) -> str | None:
+    return request.resolver_match.url_name if request.resolver_match is not None else None

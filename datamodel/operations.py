@@ -229,7 +229,7 @@ _INSERT_SQL = """
 """
 
 
-def _insert_values(row: ArtifactRow) -> list[object]:
+def _insert_values(row: ArtifactRow) -> list[uuid.UUID | str | int | datetime | bytes | None]:
     return [
         row.id,
         row.uri,
@@ -259,7 +259,8 @@ def _lock_uri(uri: ArtifactUri) -> tuple[KnownArtifact | None, datetime, int]:
     return known, now, txid
 
 
-def _check(preconditions: Preconditions, existing: ArtifactRow | None) -> None:
+def check_preconditions(preconditions: Preconditions, existing: ArtifactRow | None) -> None:
+    """Of a write, against the artifact as it is (None: not here). Raises `PreconditionFailedError`."""
     etag = existing.etag if existing is not None else None
     wanted, unwanted = preconditions.if_match, preconditions.if_none_match
     if wanted and (etag is None or ("*" not in wanted and etag not in wanted)):
@@ -274,7 +275,7 @@ def _record_stored(
     known, now, txid = _lock_uri(uri)
     existing = known.artifact if known is not None else None
     is_stored = known is not None and known.location is not None
-    _check(preconditions, existing if is_stored else None)
+    check_preconditions(preconditions, existing if is_stored else None)
     meaning = rules.decide_put(
         existing,
         is_stored=is_stored,
@@ -396,7 +397,7 @@ def _delete(uri: ArtifactUri, preconditions: Preconditions) -> int:
     known, now, txid = _lock_uri(uri)
     if known is None:
         raise ArtifactNotFoundError(f"no artifact {uri} here")
-    _check(preconditions, known.artifact)
+    check_preconditions(preconditions, known.artifact)
     insert_tombstone(known.artifact.id, uri.value, deleted_at=now)
     retire_artifacts([known.artifact.id], died_at=now)
     return txid
@@ -408,8 +409,10 @@ def _update(
     known, now, txid = _lock_uri(uri)
     if known is None or known.location is None:
         raise ArtifactNotFoundError(f"no artifact {uri} is stored here")
-    _check(preconditions, known.artifact)
-    return Recorded(_change_metadata(known.artifact, content_type, content_encoding, now), PutMeaning.REAFFIRM, txid)
+    check_preconditions(preconditions, known.artifact)
+    changed = _change_metadata(known.artifact, content_type, content_encoding, now)
+    # A transaction that changed no row never shows in the feed: nobody must wait for it.
+    return Recorded(changed, PutMeaning.REAFFIRM, txid if changed != known.artifact else 0)
 
 
 def _change_metadata(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -57,6 +58,16 @@ def grant_for(http_method: str) -> Grant:
 def grants_of(claims: TransferClaims) -> frozenset[Grant]:
     """The rights that a signed URL carries."""
     return frozenset(grant_for(method) for method in claims.methods.http)
+
+
+def require_any(caller: Caller, grants: Iterable[Grant]) -> None:
+    """At least one of the grants; an anonymous caller never passes. Raises as `require` does."""
+    wanted = list(grants)
+    if caller.is_anonymous or not caller.grants.intersection(wanted):
+        words = " or ".join(repr(grant.value) for grant in wanted)
+        if caller.is_anonymous:
+            raise NotAuthenticatedError(f"this needs the grant {words}: send a bearer token")
+        raise NotPermittedError(f"{caller.name} lacks the grant {words}")
 
 
 def require(caller: Caller, grant: Grant) -> None:

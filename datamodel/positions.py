@@ -42,7 +42,9 @@ class Cursor:
         """Raises `InvalidRequestError`."""
         match = _CURSOR.match(text)
         if match is None:
-            raise InvalidRequestError(f"invalid cursor {text!r}: pass on the one from the last end line, or none to start")
+            raise InvalidRequestError(
+                f"invalid cursor {text!r}: pass on the one from the last end line, or none to start"
+            )
         return cls(match[1], int(match[2]), uuid.UUID(match[3]))
 
     @classmethod

@@ -89,6 +89,10 @@ class SigningKey:
 
     def sign(self, uri: ArtifactUri, claims: TransferClaims) -> str:
         """The token for one uri."""
+        return self.sign_head(self.head(claims), uri.value)
+
+    def head(self, claims: TransferClaims) -> str:
+        """The part of a token before its signature: one head serves any number of uris with the same claims."""
         payload = {
             "e": int(claims.expires_at.timestamp()),
             "m": claims.methods.value,
@@ -97,7 +101,10 @@ class SigningKey:
         }
         if claims.known_id is not None and claims.known_at is not None:
             payload |= {"i": str(claims.known_id), "t": round(claims.known_at.timestamp() * 1000)}
-        head = f"{_VERSION}.{self.key_id}.{_pack(json.dumps(payload, separators=(',', ':')).encode())}"
+        return f"{_VERSION}.{self.key_id}.{_pack(json.dumps(payload, separators=(',', ':')).encode())}"
+
+    def sign_head(self, head: str, uri: str) -> str:
+        """The token of a `head` for one canonical uri."""
         return f"{head}.{_pack(self.private.sign(_message(head, uri)))}"
 
 
@@ -119,7 +126,7 @@ def verify(
     if public is None:
         raise NotPermittedError("this URL was signed with a key that is not trusted here; negotiate a new one")
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(_unpack(signature), _message(head, uri))
+        Ed25519PublicKey.from_public_bytes(public).verify(_unpack(signature), _message(head, uri.value))
         claims = _claims(json.loads(_unpack(head.split(".")[2])))
     except (InvalidSignature, ValueError, KeyError, TypeError):
         raise NotPermittedError("this URL's signature does not fit its address; negotiate a new one") from None
@@ -154,8 +161,8 @@ def verify_legacy(token: str, uri: ArtifactUri, *, public_keys: list[bytes], now
     return TransferClaims(Methods(_LEGACY_GRANTS[claims["gnt"]]), now, None, claims.get("sub"))
 
 
-def _message(head: str, uri: ArtifactUri) -> bytes:
-    return f"storage-inventory transfer\n{head}\n{uri.value}".encode()
+def _message(head: str, uri: str) -> bytes:
+    return f"storage-inventory transfer\n{head}\n{uri}".encode()
 
 
 def _claims(payload: dict[str, str | int | None]) -> TransferClaims:

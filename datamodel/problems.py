@@ -8,7 +8,9 @@ import uuid
 from http import HTTPStatus
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
@@ -25,6 +27,10 @@ STATUS: dict[type[InventoryError], HTTPStatus] = {
     errors.NotAuthenticatedError: HTTPStatus.UNAUTHORIZED,
     errors.NotPermittedError: HTTPStatus.FORBIDDEN,
     errors.ReadOnlyError: HTTPStatus.FORBIDDEN,
+    errors.RouteNotFoundError: HTTPStatus.NOT_FOUND,
+    errors.MethodNotAllowedError: HTTPStatus.METHOD_NOT_ALLOWED,
+    errors.NotAcceptableError: HTTPStatus.NOT_ACCEPTABLE,
+    errors.UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.ArtifactNotFoundError: HTTPStatus.NOT_FOUND,
     errors.TransactionNotFoundError: HTTPStatus.NOT_FOUND,
     errors.CursorGoneError: HTTPStatus.GONE,
@@ -38,6 +44,8 @@ STATUS: dict[type[InventoryError], HTTPStatus] = {
     errors.ContentTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.RangeNotSatisfiableError: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     errors.NotConfiguredError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.DatabaseUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageFullError: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.StoredObjectMissingError: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -47,6 +55,16 @@ STATUS: dict[type[InventoryError], HTTPStatus] = {
     errors.PositionNotReachedError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 RETRY_AFTER_SECONDS = "2"
+_HERE_IS_NOTHING = "there is nothing at this address; /docs lists what there is"
+_FROM_DRF: dict[type[drf.APIException], type[InventoryError]] = {
+    drf.NotFound: errors.RouteNotFoundError,
+    drf.NotAuthenticated: errors.NotAuthenticatedError,
+    drf.AuthenticationFailed: errors.NotAuthenticatedError,
+    drf.PermissionDenied: errors.NotPermittedError,
+    drf.MethodNotAllowed: errors.MethodNotAllowedError,
+    drf.NotAcceptable: errors.NotAcceptableError,
+    drf.UnsupportedMediaType: errors.UnsupportedMediaTypeError,
+}
 
 
 def status_of(error: InventoryError) -> HTTPStatus:
@@ -63,8 +81,10 @@ def problem_response(error: InventoryError, *, plain: bool = False) -> HttpRespo
     if plain:
         response = HttpResponse(f"{error.detail}\n", status=status, content_type="text/plain; charset=utf-8")
     else:
-        response = HttpResponse(json.dumps(_body(error, status)), status=status, content_type="application/problem+json")
-    _add_headers(response, error, status)
+        response = HttpResponse(
+            json.dumps(_body(error, status)), status=status, content_type="application/problem+json"
+        )
+    _complete(response, error, status)
     return response
 
 
@@ -80,25 +100,37 @@ def unexpected_response(error: BaseException, *, plain: bool = False) -> HttpRes
 def drf_exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
     """REST framework's door to the same table."""
     del context
-    if isinstance(error, drf.APIException):
-        error = _from_drf(error)
-    if not isinstance(error, InventoryError):
+    known = known_error(error)
+    if known is None:
         return None
-    status = status_of(error)
-    response = Response(_body(error, status), status=status, content_type="application/problem+json")
-    _add_headers(response, error, status)
+    status = status_of(known)
+    response = Response(_body(known, status), status=status, content_type="application/problem+json")
+    _complete(response, known, status)
     return response
+
+
+def known_error(error: Exception) -> InventoryError | None:
+    """What a failure means to a caller, where the frameworks raise theirs; None for one that nobody foresaw."""
+    if isinstance(error, InventoryError):
+        return error
+    if isinstance(error, (OperationalError, InterfaceError)):
+        logger.warning("END event=database", extra={"facts": {"result": "failed", "reason": str(error).strip()}})
+        return errors.DatabaseUnavailableError("the database does not answer; try again")
+    if isinstance(error, Http404):
+        return errors.RouteNotFoundError(_HERE_IS_NOTHING)
+    if isinstance(error, PermissionDenied):
+        return errors.NotPermittedError(str(error) or "this is not permitted")
+    if isinstance(error, BadRequest | SuspiciousOperation):
+        return errors.InvalidRequestError(str(error) or "the request is malformed")
+    return _from_drf(error) if isinstance(error, drf.APIException) else None
 
 
 def _from_drf(error: drf.APIException) -> InventoryError:
     detail = error.detail if isinstance(error.detail, str) else json.dumps(error.detail)
-    if isinstance(error, drf.NotFound):
-        return errors.ArtifactNotFoundError(detail)
-    if isinstance(error, (drf.NotAuthenticated, drf.AuthenticationFailed)):
-        return errors.NotAuthenticatedError(detail)
-    if isinstance(error, drf.PermissionDenied):
-        return errors.NotPermittedError(detail)
-    return errors.InvalidRequestError(detail)
+    for kind, ours in _FROM_DRF.items():
+        if isinstance(error, kind):
+            return ours(str(detail))
+    return errors.InvalidRequestError(str(detail))
 
 
 def _body(error: InventoryError, status: HTTPStatus) -> dict[str, object]:
@@ -114,7 +146,8 @@ def _body(error: InventoryError, status: HTTPStatus) -> dict[str, object]:
     }
 
 
-def _add_headers(response: HttpResponse | Response, error: InventoryError, status: HTTPStatus) -> None:
+def _complete(response: HttpResponse | Response, error: InventoryError, status: HTTPStatus) -> None:
+    response.reason_code = error.code  # type: ignore[union-attr]  # read by the log line and the counters
     response["Cache-Control"] = "no-store"
     if status == HTTPStatus.UNAUTHORIZED:
         response["WWW-Authenticate"] = 'Bearer realm="inventory", Basic realm="inventory", charset="UTF-8"'

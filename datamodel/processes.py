@@ -1,4 +1,4 @@
-"""Accounts, locks, waiting and ending for the programs that `embedded.py` runs; knows nothing of what they serve.
+"""Accounts, locks, asking, waiting and ending for the programs that `embedded.py` runs; knows nothing of what they serve.
 
 Every failure here is an OSError with a message for the operator.
 """
@@ -10,18 +10,21 @@ import fcntl
 import os
 import pwd
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_UNSHARE = ("unshare", "-U", "--map-user=1000", "--map-group=1000")
+# The account nobody; initdb insists that its user has a name, and this one has it even in small containers.
+_NOBODY = 65534
+_UNSHARE = ("unshare", "-U", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}")
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """As whom a program runs: PostgreSQL refuses root, so root lends it a user namespace or the account nobody."""
+    """As whom a program runs: PostgreSQL refuses root and the nameless; they lend it a user namespace or nobody's account."""
 
     prefix: tuple[str, ...] = ()
     uid: int | None = None
@@ -35,19 +38,23 @@ class Account:
         """
         if directory.stat().st_uid != os.geteuid():
             raise PermissionError("it belongs to another user: run as that user or choose another directory.")
-        if os.geteuid() != 0:
+        if os.geteuid() != 0 and _has_name(os.geteuid()):
             return cls()
-        entry = pwd.getpwnam("nobody")
-        nobody = cls(uid=entry.pw_uid, gid=entry.pw_gid)
-        owners = {owned.stat().st_uid} if owned.exists() else {0, nobody.uid}
-        unshared = cls(prefix=_UNSHARE)
-        if 0 in owners and unshared._succeeds("true"):
+        owners = {owned.stat().st_uid} if owned.exists() else {os.geteuid(), _NOBODY}
+        unshared, nobody = cls(prefix=_UNSHARE), cls(uid=_NOBODY, gid=_NOBODY)
+        if os.geteuid() in owners and unshared._succeeds("true"):
             return unshared
-        if nobody.uid in owners and all(nobody._succeeds("test", "-x", str(path)) for path in (directory, program)):
+        needed = (directory, program)
+        if (
+            os.geteuid() == 0
+            and _NOBODY in owners
+            and all(nobody._succeeds("test", "-x", str(path)) for path in needed)
+        ):
             return nobody
         raise PermissionError(
-            f"{program.name} does not run as root, user namespaces are not allowed here, and the user nobody cannot "
-            f"use {directory} and {program}: run as an ordinary user, or set DATABASE_URL and REDIS_URL."
+            f"{program.name} needs an ordinary user with a name, user namespaces are not allowed here, and root cannot "
+            f"lend the account nobody, which must reach {directory} and {program}: "
+            "run as an ordinary user, or set DATABASE_URL and REDIS_URL."
         )
 
     @property
@@ -90,16 +97,38 @@ class Account:
         return False
 
 
-def works_in(pid: int, directory: Path, program: str = "") -> bool:
-    """Whether this process is alive (a zombie is not), is such a program and has this working directory."""
-    with contextlib.suppress(OSError):
-        process = Path("/proc") / str(pid)
-        return (process / "cwd").readlink() == directory and (process / "exe").readlink().name.startswith(program)
+def _has_name(uid: int) -> bool:
+    with contextlib.suppress(KeyError):
+        return bool(pwd.getpwuid(uid).pw_name)
     return False
 
 
-def end(pid: int | None, directory: Path, signals: Sequence[signal.Signals]) -> bool:
-    """Send the signals, the mildest first, until the process that works in `directory` is gone; False without a process.
+def works_in(pid: int, directory: Path, named: Path) -> bool:
+    """Whether this process is alive (a zombie is not) and its working directory is this one.
+
+    `named` is a path in its arguments: all that root of a container may see of another account's process.
+    """
+    process = Path("/proc") / str(pid)
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        try:
+            return (process / "cwd").readlink() == directory
+        except PermissionError:
+            return os.fsencode(named) in (process / "cmdline").read_bytes()
+    return False
+
+
+def answers(path: Path, request: bytes) -> bool:
+    """Whether somebody listens on this socket and says anything to the request."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        connection.connect(str(path))
+        connection.sendall(request)
+        return bool(connection.recv(1))
+    return False
+
+
+def end(pid: int | None, directory: Path, named: Path, signals: Sequence[signal.Signals]) -> bool:
+    """Send the signals, the mildest first, until `works_in` says no; False if there is no process.
 
     Raises TimeoutError if it outlives the last signal by 30 seconds.
     """
@@ -109,7 +138,7 @@ def end(pid: int | None, directory: Path, signals: Sequence[signal.Signals]) -> 
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
         with contextlib.suppress(TimeoutError):
-            wait_until(lambda: not works_in(pid, directory), 30, "it still runs")
+            wait_until(lambda: not works_in(pid, directory, named), 30, "it still runs")
             return True
     raise TimeoutError(f"process {pid} does not stop: end it by hand.")
 

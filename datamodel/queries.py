@@ -64,3 +64,28 @@ def is_tombstoned(artifact_id: uuid.UUID) -> bool:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM deleted_artifact_event WHERE id = %s", [artifact_id])
         return cursor.fetchone() is not None
+
+
+COUNTED_TABLES = (
+    "artifact",
+    "storage_location",
+    "site_location",
+    "storage_site",
+    "deleted_artifact_event",
+    "retired_artifact",
+    "obsolete_storage_location",
+)
+_EXACT_BELOW = 100_000
+
+
+def row_count(table: str) -> int:
+    """How many rows a table has: exact when it is small, the planner's estimate when counting would cost seconds."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass", [table])
+        (estimate,) = cursor.fetchone()
+        if estimate >= _EXACT_BELOW:
+            return int(estimate)
+        # A table that was never analyzed says -1; then the limit bounds the cost.
+        cursor.execute(f"SELECT count(*) FROM (SELECT FROM {table} LIMIT {_EXACT_BELOW}) AS counted")
+        (count,) = cursor.fetchone()
+        return int(count)

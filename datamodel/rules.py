@@ -91,9 +91,7 @@ def event_meta_checksum(identity: uuid.UUID, uri: str | None) -> str:
     return _checksum(identity, _text(uri))
 
 
-def site_meta_checksum(
-    identity: uuid.UUID, *, allow_read: bool, allow_write: bool, name: str, resource_id: str
-) -> str:
+def site_meta_checksum(identity: uuid.UUID, *, allow_read: bool, allow_write: bool, name: str, resource_id: str) -> str:
     """`metaChecksum` of a StorageSite (reference 1.1)."""
     return _checksum(identity, bytes([allow_read, allow_write]), _text(name), _text(resource_id))
 
@@ -132,7 +130,9 @@ class PutMeaning(Enum):
     ATTACH = "attached"
 
 
-def decide_put(existing: ArtifactRow | None, *, is_stored: bool, content_checksum: str, content_length: int) -> PutMeaning:
+def decide_put(
+    existing: ArtifactRow | None, *, is_stored: bool, content_checksum: str, content_length: int
+) -> PutMeaning:
     """Same content keeps the artifact (reaffirm it, or attach the bytes where there were none); else it is replaced."""
     if existing is None:
         return PutMeaning.CREATE

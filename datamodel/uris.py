@@ -20,6 +20,8 @@ from datamodel.errors import InvalidUriError
 MAX_URI_LENGTH = 512
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
+# What needs neither escapes nor normalization is canonical as it stands: nearly every URI, in a hundredth of the time.
+_CANONICAL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?!/)[!'()*+,\-./0-9:=@A-Z_a-z~]*[!'()*+,\-.0-9=@A-Z_a-z~]\Z")
 _ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _REFUSED_BY_JAVA = frozenset('"<>\\^`{|}#')
 _REFUSED_IN_COMPONENT = frozenset(" \\%;&$?[]")
@@ -39,6 +41,12 @@ class ArtifactUri:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Raises `InvalidUriError` with the reason; accepts characters or %-escapes for anything beyond ASCII."""
+        if len(text) <= MAX_URI_LENGTH and _CANONICAL.match(text):
+            return cls(text)
+        return cls._parse_slowly(text)
+
+    @classmethod
+    def _parse_slowly(cls, text: str) -> Self:
         scheme, colon, rest = text.partition(":")
         if not colon or not _SCHEME.match(scheme):
             raise _invalid(text, "it must start with a scheme, as in cadc:PATH/NAME")
@@ -97,7 +105,9 @@ class Namespace:
         """
         components = path.split(b"/")
         if not all(components) or {b".", b".."} & set(components):
-            raise InvalidUriError(f"cannot name the path {path!r}: it must be relative, without empty, '.' or '..' parts")
+            raise InvalidUriError(
+                f"cannot name the path {path!r}: it must be relative, without empty, '.' or '..' parts"
+            )
         return ArtifactUri.parse(self.value + "/".join(_escape_component(component) for component in components))
 
     def path_of(self, uri: ArtifactUri) -> bytes:
@@ -148,7 +158,9 @@ def _check_path(text: str, path: str) -> None:
         raise _invalid(text, "it must not end with ':' or '/'")
     for character in path:
         if character in _REFUSED or (unicodedata.category(character) in _BLANK_CATEGORIES):
-            raise _invalid(text, f"the character {character!r} is not allowed; write it as ~XX, for example ~20 for a blank")
+            raise _invalid(
+                text, f"the character {character!r} is not allowed; write it as ~XX, for example ~20 for a blank"
+            )
 
 
 def _to_ascii(path: str) -> str:

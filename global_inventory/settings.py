@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from datamodel import env
+from datamodel import env, vosi
 from datamodel.base_settings import *  # noqa: F403
-from datamodel.base_settings import BASE_APPS
+from datamodel.base_settings import (
+    BASE_APPS,
+    INVENTORY_CAPABILITIES,
+    INVENTORY_METRICS_MODULES,
+    INVENTORY_SCHEMA_MODULES,
+)
 
 INVENTORY_ROLE = "global"
 
@@ -23,8 +28,19 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 
+INVENTORY_CAPABILITIES = [*INVENTORY_CAPABILITIES, (vosi.LOCATE, "locate")]
 # Nothing at a global waits for harvested rows.
 HARVEST_NUDGE = ""
+INVENTORY_SCHEMA_MODULES = [
+    *INVENTORY_SCHEMA_MODULES,
+    "global_inventory.locate.schema",
+    "global_inventory.artifacts.schema",
+]
+INVENTORY_METRICS_MODULES = [
+    *INVENTORY_METRICS_MODULES,
+    "global_inventory.sites.metrics",
+    "global_inventory.artifacts.metrics",
+]
 
 # How long a negotiated URL may be used to begin a transfer.
 INVENTORY_URL_SECONDS = env.integer("INVENTORY_URL_SECONDS", 3600, minimum=1)
@@ -32,3 +48,6 @@ INVENTORY_PROBE_SECONDS = env.integer("INVENTORY_PROBE_SECONDS", 30, minimum=1)
 INVENTORY_POSITION_WAIT_SECONDS = env.integer("INVENTORY_POSITION_WAIT_SECONDS", 2)
 INVENTORY_KEY_OVERLAP = timedelta(seconds=env.integer("INVENTORY_KEY_OVERLAP_SECONDS", 24 * 3600, minimum=1))
 INVENTORY_KEY_PERIOD = timedelta(seconds=env.integer("INVENTORY_KEY_PERIOD_SECONDS", 30 * 24 * 3600, minimum=1))
+# A probe of all sites, and asking the sites for an artifact that is not known here, each end within this time as a whole.
+INVENTORY_PROBE_TIMEOUT_SECONDS = env.integer("INVENTORY_PROBE_TIMEOUT_SECONDS", 5, minimum=1)
+INVENTORY_ASK_SECONDS = env.integer("INVENTORY_ASK_SECONDS", 3)

@@ -15,3 +15,6 @@ _routes = [
 ]
 
 urlpatterns = [path(settings.INVENTORY_BASE_PATH, include(_routes))]
+handler400 = handler403 = "datamodel.views.refused"
+handler404 = "datamodel.views.not_found"
+handler500 = "datamodel.views.failed"

@@ -8,6 +8,7 @@ from django.urls import include, path
 
 _routes = [
     path("", include("site_service.files.urls")),
+    path("", include("site_service.policy.urls")),
     path("", include("site_service.file_sync.urls")),
     path("harvest/", include("harvest.urls")),
     path("admin/", admin.site.urls),
@@ -15,3 +16,6 @@ _routes = [
 ]
 
 urlpatterns = [path(settings.INVENTORY_BASE_PATH, include(_routes))]
+handler400 = handler403 = "datamodel.views.refused"
+handler404 = "datamodel.views.not_found"
+handler500 = "datamodel.views.failed"

@@ -7,7 +7,9 @@ import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from datamodel.operations import NewContent, meta_checksum_of
+from django.db import transaction
+
+from datamodel.operations import NewContent, insert_artifact, meta_checksum_of
 from datamodel.rules import ArtifactRow, Located
 from datamodel.uris import ArtifactUri
 
@@ -46,3 +48,9 @@ def artifact_row(uri: str = "cadc:TEST/file.fits", data: bytes = b"content", **c
     )
     row = replace(row, **changes)  # type: ignore[arg-type]  # the caller names real fields
     return row if row.meta_checksum else replace(row, meta_checksum=meta_checksum_of(row))
+
+
+def insert_artifact_row(row: ArtifactRow, located: Located | None = None) -> None:
+    """Committed, as if harvested (or, with a location, stored)."""
+    with transaction.atomic():
+        insert_artifact(row, located)

@@ -8,13 +8,14 @@ os.environ.update(test_server_location().environment)
 os.environ.setdefault("INVENTORY_ROLE", "site")
 os.environ.setdefault("INVENTORY_SECRET_KEY", "for-tests-only-" + "x" * 40)
 
-from global_inventory.settings import *  # noqa: E402, F403
-from site_service.settings import *  # noqa: E402, F403
-from site_service.settings import BASE_APPS, DATABASES  # noqa: E402
+from global_inventory.settings import *  # noqa: F403
+from site_service.settings import *  # noqa: F403
+from site_service.settings import BASE_APPS, DATABASES
 
 INSTALLED_APPS = [
     *BASE_APPS,
     "site_service",
+    "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
     "global_inventory",

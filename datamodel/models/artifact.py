@@ -46,14 +46,18 @@ class Artifact(models.Model):
             models.UniqueConstraint(fields=["uri"], name="artifact_uri"),
             models.CheckConstraint(name="artifact_length_not_negative", condition=Q(content_length__gte=0)),
             models.CheckConstraint(
-                name="artifact_uri_form", condition=Q(uri__regex=r"^[A-Za-z][A-Za-z0-9+.-]*:([!-.0-~][!-~]*)?[!-.0-9;-~]$")
+                name="artifact_uri_form",
+                condition=Q(uri__regex=r"^[A-Za-z][A-Za-z0-9+.-]*:([!-.0-~][!-~]*)?[!-.0-9;-~]$"),
             ),
             models.CheckConstraint(name="artifact_bucket_form", condition=Q(uri_bucket__regex=r"^[0-9a-f]{5}$")),
             models.CheckConstraint(
                 name="artifact_sha256_form",
-                condition=Q(content_sha256__isnull=True) | Exact(Length(F("content_sha256")), 32),
+                condition=Q(content_sha256__isnull=True) | Exact(Length(F("content_sha256")), 32),  # type: ignore[arg-type]  # a Q
             ),
         )
+
+    def __str__(self) -> str:
+        return str(self.uri)
 
 
 class StorageLocation(models.Model):
@@ -72,6 +76,9 @@ class StorageLocation(models.Model):
             models.UniqueConstraint(fields=["storage_bucket", "storage_id"], name="storage_location_one_per_object"),
         )
 
+    def __str__(self) -> str:
+        return f"{self.storage_bucket}/{self.storage_id}"
+
 
 class ObsoleteStorageLocation(models.Model):
     """Bytes that no artifact ever needed (a copy that came second); removed as soon as possible."""
@@ -88,6 +95,9 @@ class ObsoleteStorageLocation(models.Model):
         constraints = (
             models.UniqueConstraint(fields=["storage_bucket", "storage_id"], name="obsolete_one_per_object"),
         )
+
+    def __str__(self) -> str:
+        return f"{self.storage_bucket}/{self.storage_id}"
 
 
 class RetiredArtifact(models.Model):
@@ -125,3 +135,6 @@ class RetiredArtifact(models.Model):
                 name="retired_state_known", condition=Q(state__in=["retained", "removing", "purged", "restored"])
             ),
         )
+
+    def __str__(self) -> str:
+        return str(self.uri)

@@ -9,7 +9,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 class MillisField(models.DateTimeField):  # type: ignore[type-arg]  # the stub is generic, the class is not
     """`timestamptz(3)`: model times have millisecond precision (they enter `metaChecksum`); truncate before storing."""
 
-    def db_type(self, connection: BaseDatabaseWrapper) -> str:
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:  # noqa: ARG002  # Django asks with the connection
         return "timestamptz(3)"
 
 

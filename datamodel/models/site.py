@@ -30,7 +30,7 @@ class StorageSite(models.Model):
 
 
 class SiteLocation(models.Model):
-    """ "That site holds this artifact"; kept at a global. The artifact row may arrive later than this news."""
+    """One "that site holds this artifact"; kept at a global. The artifact row may arrive later than this news."""
 
     pk = models.CompositePrimaryKey("artifact_id", "site")
     artifact_id = models.UUIDField()

@@ -1,7 +1,13 @@
-"""Routes."""
+"""Routes of negotiation."""
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from django.urls import path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from global_inventory.locate import views
+
+urlpatterns = [
+    path("pubkey", views.pubkey, name="pubkey"),
+    path("locate", views.locate, name="locate"),
+    path("files/<path:name>", views.files, name="files"),
+]

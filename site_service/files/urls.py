@@ -1,7 +1,16 @@
-"""Routes."""
+"""Routes of the byte plane and its listings."""
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from django.urls import path, re_path
+from django.views.generic import RedirectView
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from site_service.files.listing import artifacts
+from site_service.files.views import files
+
+urlpatterns = [
+    path("artifacts", artifacts),
+    path("files", RedirectView.as_view(url="files/", permanent=True)),
+    # The view reads the raw path itself; `.` would stop at a newline, and the answer to that is a 400 with the reason.
+    re_path(r"^files/[\s\S]*\Z", files),
+]

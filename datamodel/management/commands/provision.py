@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,11 +12,14 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.utils.module_loading import import_string
 
-from datamodel import auth, env, keys, sealing
+from datamodel import auth, env, keys
+from datamodel.errors import InvalidRequestError
 from datamodel.identity import ensure_identity, ensure_site
-from datamodel.models import PreauthKeyPair, RemoteInventory
+from datamodel.models import PreauthKeyPair, StorageSite
 from datamodel.permissions import ALL_GRANTS
+from datamodel.remotes import save_remote
 
 
 class Command(BaseCommand):
@@ -33,14 +37,14 @@ class Command(BaseCommand):
             call_command("migrate", interactive=False, verbosity=0, skip_checks=True)
         identity = ensure_identity()
         if settings.INVENTORY_ROLE == "site":
-            ensure_site(
-                resource_id=settings.INVENTORY_RESOURCE_ID,
-                allow_read=settings.INVENTORY_ALLOW_READ,
-                allow_write=settings.INVENTORY_ALLOW_WRITE,
-            )
+            _ensure_own_site(identity.inventory_id)
         self._ensure_callers()
         self._ensure_remotes()
-        self.stdout.write(f"{settings.INVENTORY_ROLE} {settings.INVENTORY_NAME} is provisioned ({identity.inventory_id})")
+        for step in settings.PROVISION_STEPS:
+            import_string(step)()
+        self.stdout.write(
+            f"{settings.INVENTORY_ROLE} {settings.INVENTORY_NAME} is provisioned ({identity.inventory_id})"
+        )
 
     def _ensure_callers(self) -> None:
         now = datetime.now(UTC)
@@ -55,15 +59,21 @@ class Command(BaseCommand):
 
     def _ensure_remotes(self) -> None:
         for entry in _remotes():
-            token = env.text("INVENTORY_REMOTE_TOKEN", "") if "token" not in entry else entry["token"]
-            RemoteInventory.objects.update_or_create(
-                name=entry["name"],
-                defaults={
-                    "role": entry["role"],
-                    "url": entry["url"].rstrip("/"),
-                    "token": sealing.seal(token.encode()),
-                },
-            )
+            token = entry.get("token") or env.text("INVENTORY_REMOTE_TOKEN", "")
+            try:
+                save_remote(name=entry["name"], role=entry["role"], url=entry["url"], token=token)
+            except InvalidRequestError as error:
+                raise CommandError(f"INVENTORY_REMOTES, {entry['name']}: {error.detail}") from error
+
+
+def _ensure_own_site(site_id: uuid.UUID) -> None:
+    """The environment says how a new site begins; afterwards the switches in the admin stand."""
+    site = StorageSite.objects.filter(id=site_id).first()
+    ensure_site(
+        resource_id=settings.INVENTORY_RESOURCE_ID,
+        allow_read=settings.INVENTORY_ALLOW_READ if site is None else site.allow_read,
+        allow_write=settings.INVENTORY_ALLOW_WRITE if site is None else site.allow_write,
+    )
 
 
 def _remotes() -> list[dict[str, str]]:
@@ -73,7 +83,6 @@ def _remotes() -> list[dict[str, str]]:
         complete = all({"name", "role", "url"} <= entry.keys() for entry in entries)
     except (ValueError, AttributeError, TypeError) as error:
         raise CommandError(f"INVENTORY_REMOTES is not a JSON list of objects: {error}") from error
-    known = all(entry["role"] in RemoteInventory.Role.values for entry in entries) if complete else False
-    if not complete or not known:
+    if not complete:
         raise CommandError("each of INVENTORY_REMOTES needs name, url and role (site or global)")
     return list(entries)

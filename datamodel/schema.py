@@ -1,0 +1,49 @@
+"""OpenAPI of the plain views that both roles have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TAGS = {"service": "What this service is and how it is."}
+
+
+def _get(
+    operation_id: str, summary: str, content: dict[str, Any], *, is_open: bool = True, **parts: Any
+) -> dict[str, Any]:
+    operation = {
+        "operationId": operation_id,
+        "tags": ["service"],
+        "summary": summary,
+        "responses": {"200": {"description": "As asked.", "content": content}},
+    }
+    return {"get": operation | ({"security": []} if is_open else {}) | parts}
+
+
+_TEXT = {"schema": {"type": "string"}}
+_DETAIL = {
+    "name": "detail",
+    "in": "query",
+    "schema": {"type": "string", "enum": ["min"]},
+    "description": "min: only the status and the header X-Inventory-State.",
+}
+_STATE = {
+    "schema": {"type": "string", "enum": ["ReadWrite", "ReadOnly", "Offline"]},
+    "description": "What this service does now.",
+}
+_AVAILABILITY = {
+    "200": {
+        "description": "Available, with or without writes; without `detail` also when it is not.",
+        "headers": {"X-Inventory-State": _STATE},
+        "content": {"text/xml": _TEXT},
+    },
+    "503": {"description": "Not available (`detail=min`).", "headers": {"X-Inventory-State": _STATE}},
+}
+_READY = {"schema": {"type": "object", "required": ["ready"], "properties": {"ready": {"const": True}}}}
+
+PATHS: dict[str, dict[str, Any]] = {
+    "/livez": _get("livez", "Whether the process answers", {"text/plain": _TEXT}),
+    "/readyz": _get("readyz", "Whether this process can serve", {"application/json": _READY}),
+    "/metrics": _get("metrics", "Metrics for Prometheus", {"text/plain": _TEXT}, is_open=False),
+    "/availability": _get("availability", "VOSI availability", {}, parameters=[_DETAIL], responses=_AVAILABILITY),
+    "/capabilities": _get("capabilities", "VOSI capabilities: where the services are", {"text/xml": _TEXT}),
+}

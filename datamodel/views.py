@@ -1,0 +1,136 @@
+"""Doors that both roles have: health, metrics, VOSI, API documents, the landing page, and errors outside of views."""
+
+from __future__ import annotations
+
+import json
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views import defaults
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+from drf_spectacular.utils import extend_schema
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from datamodel import health, metrics, queries, vosi
+from datamodel.auth import authenticate
+from datamodel.errors import NotReadyError, RouteNotFoundError
+from datamodel.health import ServiceState
+from datamodel.middleware import PAGE_POLICY
+from datamodel.permissions import Grant, require_any
+from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
+
+_METRICS_GRANTS = (Grant.READ, Grant.HARVEST, Grant.OPERATE)
+_COUNTS = (("Artifacts", "artifact"), ("Stored here", "storage_location"), ("Sites", "storage_site"))
+
+
+@never_cache
+@require_safe
+def livez(request: HttpRequest) -> HttpResponse:
+    """The process answers; nothing else is asked."""
+    del request
+    return HttpResponse("alive\n", content_type="text/plain; charset=utf-8")
+
+
+@never_cache
+@require_safe
+def readyz(request: HttpRequest) -> HttpResponse:
+    """200 when this process can serve, else a problem that names the checks which fail."""
+    del request
+    if found := health.failures():
+        detail = "; ".join(f"{failure.check}: {failure.reason}" for failure in found)
+        raise NotReadyError(detail, failing=",".join(failure.check for failure in found))
+    return HttpResponse(json.dumps({"ready": True}), content_type="application/json")
+
+
+@never_cache
+@require_safe
+def prometheus(request: HttpRequest) -> HttpResponse:
+    """Metrics in a format of Prometheus; needs any of the grants read, harvest, operate unless they are public."""
+    if not settings.INVENTORY_METRICS_PUBLIC:
+        require_any(authenticate(request), _METRICS_GRANTS)
+    body, content_type = metrics.exposition(request.headers.get("Accept", ""))
+    return HttpResponse(body, content_type=content_type)
+
+
+@never_cache
+@require_safe
+def availability(request: HttpRequest) -> HttpResponse:
+    """VOSI availability; with `detail=min` an empty 200 or 503. The header `X-Inventory-State` names the state in both.
+
+    A service that still serves reads is available: its note and the header tell that it takes no writes.
+    """
+    report = health.current_state()
+    is_available = report.state is not ServiceState.OFFLINE
+    if request.GET.get("detail") == "min":
+        response = HttpResponse(status=200 if is_available else 503, content_type="text/plain")
+    else:
+        document = vosi.availability_document(
+            is_available=is_available,
+            note=report.note,
+            up_since=health.started_at,
+            client_address=request.META.get("REMOTE_ADDR", ""),
+        )
+        response = HttpResponse(document, content_type="text/xml; charset=utf-8")
+    response["X-Inventory-State"] = report.state.value
+    return response
+
+
+@require_safe
+def capabilities(request: HttpRequest) -> HttpResponse:
+    """VOSI capabilities: where this role's services are."""
+    del request
+    document = vosi.capabilities_document(settings.INVENTORY_PUBLIC_URL, settings.INVENTORY_CAPABILITIES)
+    return HttpResponse(document, content_type="text/xml; charset=utf-8")
+
+
+@never_cache
+@require_safe
+def landing(request: HttpRequest) -> HttpResponse:
+    """What this is and where to go from here; counts are shown to those who may read."""
+    caller = authenticate(request)
+    counts = (
+        [(label, f"{queries.row_count(table):,}") for label, table in _COUNTS] if Grant.READ in caller.grants else []
+    )
+    facts = {"settings": settings, "caller": caller, "counts": counts, "report": health.current_state()}
+    response = render(request, "datamodel/landing.html", facts)
+    response["Content-Security-Policy"] = PAGE_POLICY
+    return response
+
+
+class SchemaView(SpectacularAPIView):
+    """The OpenAPI document as YAML or JSON, by `Accept` or `?format=json`."""
+
+
+class DocsView(SpectacularSwaggerSplitView):
+    """Swagger UI from files of this service, under the page policy."""
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request, *args: object, **kwargs: object) -> Response:
+        response: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
+        response["Content-Security-Policy"] = PAGE_POLICY
+        return response
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """No route fits: a problem, or a page for a browser."""
+    if _wants_page(request):
+        return defaults.page_not_found(request, exception)
+    return problem_response(known_error(exception) or RouteNotFoundError(""), plain=wants_plain(request))
+
+
+def refused(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """A request that the framework refused before any view: malformed, of a foreign host, not permitted."""
+    return problem_response(known_error(exception) or RouteNotFoundError(""), plain=wants_plain(request))
+
+
+def failed(request: HttpRequest) -> HttpResponse:
+    """A failure outside of views."""
+    return unexpected_response(RuntimeError(request.path), plain=wants_plain(request))
+
+
+def _wants_page(request: HttpRequest) -> bool:
+    return request.headers.get("Accept", "").startswith("text/html")

@@ -1,0 +1,239 @@
+"""What the demo runs: a global inventory and two sites, each with its own servers, from nothing to ready."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import urllib3
+
+from datamodel import embedded
+from harvest.demo.records import DemoError, Secrets
+from harvest.demo.servers import Servers
+from harvest.demo.supervisor import Report, Service, Supervisor, port_is_free
+
+PROJECT = Path(__file__).resolve().parents[2]
+GLOBAL, ALPHA, BETA = "global", "alpha", "beta"
+ADMIN_USER = "admin"
+# Beta wants the first from the beginning; the second it learns to want while it runs.
+KEPT, LATER, EVERYTHING = "demo:kept/", "demo:later/", "demo:"
+READY_SECONDS = 120.0
+FREE_BYTES = 512 * 1024 * 1024
+_GRACE_SECONDS = 10.0
+_LOOK_SECONDS = 0.1
+# What is stopped first: who decides and carries, who listens, who answers.
+_STOP_ORDER = (("celery", "dramatiq"), ("listen", "provision"), ("web",))
+_SETTINGS = ("INVENTORY_", "DATABASE_URL", "REDIS_URL", "DJANGO_", "GUNICORN_", "CELERY_", "dramatiq_", "PYTEST_")
+
+_http = urllib3.PoolManager(timeout=urllib3.Timeout(2), retries=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """One inventory of the federation, before it runs."""
+
+    name: str
+    role: str
+    port: int
+    directory: Path
+    policy: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
+
+    @property
+    def base_path(self) -> str:
+        return f"/{self.name}"
+
+    @property
+    def url(self) -> str:
+        """Its base URL, with the base path."""
+        return f"http://127.0.0.1:{self.port}{self.base_path}"
+
+    @property
+    def servers(self) -> Path:
+        """The directory of its PostgreSQL and Redis."""
+        return self.directory / "servers"
+
+    def remote(self) -> dict[str, str]:
+        """How its peers are told of it."""
+        return {"name": self.name, "role": self.role, "url": self.url}
+
+
+def usual_inventories(directory: Path, port: int) -> list[Inventory]:
+    """The global, alpha that takes what it is given, and beta that pulls what its policy wants."""
+    return [
+        Inventory(GLOBAL, "global", port, directory / GLOBAL),
+        Inventory(ALPHA, "site", port + 1, directory / ALPHA),
+        Inventory(BETA, "site", port + 2, directory / BETA, policy=(KEPT,)),
+    ]
+
+
+def environment(inventory: Inventory, remotes: Iterable[Inventory], known: Secrets) -> dict[str, str]:
+    """Everything that the processes of an inventory are told; nothing of our own configuration reaches them."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
+    policy = [{"namespace": namespace, "wanted": True, "priority": 0} for namespace in inventory.policy]
+    settings = {
+        "INVENTORY_ROLE": inventory.role,
+        "INVENTORY_NAME": inventory.name,
+        "INVENTORY_BASE_PATH": inventory.base_path,
+        "INVENTORY_PUBLIC_URL": inventory.url,
+        "INVENTORY_BIND": f"127.0.0.1:{inventory.port}",
+        "INVENTORY_SECRET_KEY": known.keys[inventory.name],
+        "INVENTORY_OPERATOR_TOKEN": known.token,
+        "INVENTORY_REMOTE_TOKEN": known.token,
+        "INVENTORY_REMOTES": json.dumps([remote.remote() for remote in remotes]),
+        "INVENTORY_ADMIN_USER": ADMIN_USER,
+        "INVENTORY_ADMIN_PASSWORD": known.admin_password,
+        "INVENTORY_NAMESPACES": ",".join(inventory.namespaces),
+        "INVENTORY_GRACEFUL_SECONDS": "5",
+        # A demo is small, and its disk may be.
+        "INVENTORY_SYNC_FREE_BYTES": str(FREE_BYTES // 4),
+        "INVENTORY_PUT_FREE_BYTES": str(FREE_BYTES // 8),
+        "PYTHONUNBUFFERED": "1",
+    }
+    if inventory.role == "site":
+        settings |= {
+            "INVENTORY_STORAGE_DIR": str(inventory.directory / "storage"),
+            "INVENTORY_RESOURCE_ID": f"ivo://demo.inventory/{inventory.name}",
+            "INVENTORY_SYNC_POLICY": json.dumps(policy),
+        }
+    return inherited | embedded.location(inventory.servers).environment | settings
+
+
+def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> list[Service]:
+    """The processes of an inventory, in the order in which they are started."""
+    package = "site_service" if inventory.role == "site" else "global_inventory"
+    schedule = str(inventory.directory / "beat-schedule")
+    celery = [
+        "-m",
+        "celery",
+        "-A",
+        f"{package}.celery",
+        "worker",
+        "-B",
+        "-s",
+        schedule,
+        "--concurrency",
+        "2",
+        "-l",
+        "INFO",
+    ]
+    quick = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-n", f"{inventory.name}@demo"]
+    programs: dict[str, tuple[list[str], str]] = {
+        # As `manage.py serve` would, without loading everything twice: its checks have been made by provision.
+        "web": (["-m", "gunicorn", "-c", "python:datamodel.webserver", f"{package}.wsgi:application"], ""),
+        "celery": ([*celery, *quick], "ready."),
+        "listen": (["manage.py", "listen"], ""),
+    }
+    if inventory.role == "site":
+        carry = ["-m", "dramatiq", "site_service.broker", "--processes", "1", "--threads", "8"]
+        programs["dramatiq"] = (carry, "ready for action")
+    return [
+        _service(inventory, kind, argv, variables, logs, announces=announces)
+        for kind, (argv, announces) in programs.items()
+    ]
+
+
+def _service(
+    inventory: Inventory, kind: str, argv: list[str], variables: dict[str, str], logs: Path, *, announces: str = ""
+) -> Service:
+    name = f"{inventory.name}-{kind}"
+    return Service(
+        name=name,
+        argv=[sys.executable, *argv],
+        environment=variables,
+        directory=PROJECT,
+        log=logs / f"{name}.log",
+        port=inventory.port if kind == "web" else None,
+        announces=announces,
+    )
+
+
+def neighbours(inventory: Inventory, everybody: Iterable[Inventory]) -> list[Inventory]:
+    """Whom an inventory is told of: a site its globals, a global its sites."""
+    return [other for other in everybody if other.role != inventory.role]
+
+
+class Federation:
+    """Inventories of one state directory as running processes; the directory's lock must be held."""
+
+    def __init__(self, directory: Path, inventories: list[Inventory], report: Report) -> None:
+        self.inventories = inventories
+        self.secrets = Secrets.of(directory, [inventory.name for inventory in inventories])
+        self._logs = directory / "logs"
+        self._supervisor = Supervisor(directory, secrets.token_hex(16), report)
+        self._servers = Servers(report)
+
+    def start(self, stopping: threading.Event) -> None:
+        """All inventories from nothing, or from whatever an earlier demo left, to ready.
+
+        Raises DemoError, EmbeddedError or OSError, also when `stopping` is set meanwhile; call `stop` then too.
+        """
+        self._supervisor.end_left_behind(_GRACE_SECONDS)
+        for inventory in self.inventories:
+            if not port_is_free(inventory.port):
+                raise DemoError(f"port {inventory.port} (for {inventory.name}) is in use: choose others with --port")
+        with ThreadPoolExecutor(len(self.inventories)) as executor:
+            for outcome in [executor.submit(self.launch, inventory, stopping) for inventory in self.inventories]:
+                outcome.result()
+        self.await_ready(self.inventories, stopping)
+
+    def launch(self, inventory: Inventory, stopping: threading.Event) -> None:
+        """Start the processes of one inventory, without waiting until they are ready. Raises as `start`."""
+        inventory.directory.mkdir(exist_ok=True)
+        if inventory.role == "site":
+            (inventory.directory / "storage").mkdir(exist_ok=True)
+        self._servers.start(inventory.servers)
+        variables = environment(inventory, neighbours(inventory, self.inventories), self.secrets)
+        if not stopping.is_set():
+            self._supervisor.run(_service(inventory, "provision", ["manage.py", "provision"], variables, self._logs))
+        for service in services(inventory, variables, self._logs):
+            if not stopping.is_set():
+                self._supervisor.start(service)
+
+    def await_ready(self, inventories: Iterable[Inventory], stopping: threading.Event) -> None:
+        """Until all services have connected and these inventories answer. Raises DemoError."""
+        deadline = time.monotonic() + READY_SECONDS
+        while waiting := self._unready(inventories):
+            if stopping.is_set():
+                raise DemoError("stopped before the services were ready")
+            if time.monotonic() > deadline:
+                reasons = "; ".join(f"{name}: {reason}" for name, reason in waiting.items())
+                raise DemoError(f"not ready after {READY_SECONDS:.0f} s: {reasons} (logs: {self._logs})")
+            stopping.wait(_LOOK_SECONDS)
+
+    def _unready(self, inventories: Iterable[Inventory]) -> dict[str, str]:
+        unconnected = dict.fromkeys(self._supervisor.unconnected(), "it is not connected")
+        return unconnected | {one.name: reason for one in inventories if (reason := unreadiness(one.url))}
+
+    def stop(self, *inventories: Inventory) -> None:
+        """End these inventories, or all: workers, listeners, web, servers. Raises EmbeddedError, TimeoutError."""
+        ending = inventories or tuple(self.inventories)
+        for kinds in _STOP_ORDER:
+            names = [f"{inventory.name}-{kind}" for inventory in ending for kind in kinds]
+            self._supervisor.stop(names, _GRACE_SECONDS)
+        self._servers.stop([inventory.servers for inventory in ending])
+
+
+def unreadiness(url: str) -> str:
+    """Why the service at this base URL cannot work yet; "" when it can."""
+    try:
+        answer = _http.request("GET", f"{url}/readyz")
+        return "" if answer.status == 200 else str(answer.json().get("detail", answer.status))
+    except urllib3.exceptions.HTTPError:
+        return "it does not answer"
+    except ValueError:
+        return "its answer cannot be understood"
+
+
+def free_bytes(directory: Path) -> int:
+    """The room that an ordinary user has on the disk of this directory."""
+    room = os.statvfs(directory)
+    return room.f_bavail * room.f_frsize

@@ -1,0 +1,210 @@
+"""Listings: `/artifacts?namespace=…` (pages, NDJSON) and `/files/{namespace}` (JSON pages, checksum lines, HTML to walk).
+
+Streams are made page by page: their length needs neither memory nor an open transaction. A stream that fails half way is cut without its
+last chunk, so that no client takes it for complete.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Iterator
+from urllib.parse import unquote, urlencode
+
+from django.conf import settings
+from django.db import connection
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.http import http_date
+from django.views.decorators.csrf import csrf_exempt
+
+from datamodel.auth import authenticate
+from datamodel.errors import InvalidRequestError
+from datamodel.permissions import Grant, require
+from datamodel.rules import ArtifactRow
+from datamodel.uris import Namespace
+from datamodel.wire import artifact_item
+from site_service.files import queries
+from site_service.files.queries import Entry, Listed
+from site_service.files.responses import checksums_of
+from site_service.files.rules import quote_name
+
+MAX_LIMIT = 10_000
+_DEFAULT_LIMIT = 1000
+_FORMATS = {
+    "json": "application/json",
+    "ndjson": "application/x-ndjson",
+    "text": "text/plain",
+    "html": "text/html",
+}
+_CHUNK_LINES = 200
+
+
+@csrf_exempt
+def artifacts(request: HttpRequest) -> HttpResponseBase:
+    """`GET /artifacts`: everything known here, stored or not, by namespace."""
+    if request.method not in {"GET", "HEAD"}:
+        return HttpResponseNotAllowed(["GET", "HEAD"])
+    _authorize(request)
+    namespace = request.GET.get("namespace", "")
+    prefix = Namespace.parse(namespace).value if namespace else ""
+    stored_only = _flag(request, "stored")
+    if _format(request, ("json", "ndjson")) == "ndjson":
+        return _stream(request, _json_lines(queries.all_artifacts(prefix, stored_only=stored_only)), "ndjson")
+    limit, after = _page(request)
+    page = queries.artifact_page(prefix, after=after, limit=limit, stored_only=stored_only)
+    connection.close()
+    items = [_artifact_json(listed.artifact, is_stored=listed.is_stored) for listed in page]
+    last = page[-1].artifact.uri if len(page) == limit else None
+    return _json_page(request, {"items": items, "next": _next(request, last)})
+
+
+def list_namespace(request: HttpRequest, namespace: Namespace | None) -> HttpResponseBase:
+    """`GET /files/{namespace}`: the stored names directly below it; as text every stored file below it, for sha256sum -c."""
+    _authorize(request)
+    match _format(request, ("html", "json", "text")):
+        case "json":
+            return _entries_json(request, namespace)
+        case "text":
+            prefix = namespace.value if namespace is not None else ""
+            return _stream(request, _checksum_lines(prefix), "text")
+    return _stream(request, _html_lines(namespace), "html")
+
+
+def _authorize(request: HttpRequest) -> None:
+    caller = authenticate(request)
+    request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
+    require(caller, Grant.READ)
+
+
+def _format(request: HttpRequest, offered: tuple[str, ...]) -> str:
+    """By `?format=`, else the first offered one that Accept names (before wildcards), else the first."""
+    asked = request.GET.get("format")
+    if asked is not None:
+        if asked not in offered:
+            raise InvalidRequestError(f"invalid format {asked!r}: choose one of {', '.join(offered)}")
+        return asked
+    accepted = [part.partition(";")[0].strip().lower() for part in request.headers.get("Accept", "").split(",")]
+    by_type = {_FORMATS[name]: name for name in offered}
+    return next((by_type[kind] for kind in accepted if kind in by_type), offered[0])
+
+
+def _page(request: HttpRequest) -> tuple[int, str]:
+    text = request.GET.get("limit", str(_DEFAULT_LIMIT))
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_LIMIT:
+        raise InvalidRequestError(f"invalid limit {text!r}: write a number from 1 to {MAX_LIMIT}")
+    after = request.GET.get("after", "")
+    if "\0" in after:
+        raise InvalidRequestError("invalid after: pass on the one of the last page")
+    return int(text), after
+
+
+def _flag(request: HttpRequest, name: str) -> bool:
+    text = request.GET.get(name, "false").lower()
+    if text not in {"true", "false"}:
+        raise InvalidRequestError(f"invalid {name} {text!r}: write true or false")
+    return text == "true"
+
+
+def _next(request: HttpRequest, after: str | None) -> str | None:
+    """The query of the next page, to be put behind the same path."""
+    if after is None:
+        return None
+    kept = {name: value for name, value in request.GET.items() if name != "after"}
+    return f"?{urlencode(kept | {'after': after})}"
+
+
+def _json_page(request: HttpRequest, page: dict[str, object]) -> HttpResponse:
+    response = HttpResponse(json.dumps(page), content_type="application/json")
+    response["Cache-Control"] = "no-store"
+    if request.method == "HEAD":
+        response["Content-Length"] = str(len(response.content))
+    return response
+
+
+def _stream(request: HttpRequest, lines: Iterable[str], kind: str) -> HttpResponseBase:
+    charset = "" if kind == "ndjson" else "; charset=utf-8"
+    if request.method == "HEAD":
+        response: HttpResponseBase = HttpResponse(content_type=_FORMATS[kind] + charset)
+    else:
+        response = StreamingHttpResponse(_chunks(lines), content_type=_FORMATS[kind] + charset)
+    response["Cache-Control"] = "no-store"
+    response["Content-Security-Policy"] = "sandbox; default-src 'none'; frame-ancestors 'none'"
+    return response
+
+
+def _chunks(lines: Iterable[str]) -> Iterator[bytes]:
+    """A few lines at a time: one write per line would cost more than the line."""
+    held: list[str] = []
+    for line in lines:
+        held.append(line)
+        if len(held) == _CHUNK_LINES:
+            yield "".join(held).encode()
+            held.clear()
+    yield "".join(held).encode()
+
+
+def _artifact_json(artifact: ArtifactRow, *, is_stored: bool) -> dict[str, object]:
+    return {**artifact_item(artifact), "stored": is_stored}
+
+
+def _json_lines(listed: Iterable[Listed]) -> Iterator[str]:
+    for one in listed:
+        yield json.dumps(_artifact_json(one.artifact, is_stored=one.is_stored)) + "\n"
+
+
+def _entries_json(request: HttpRequest, namespace: Namespace | None) -> HttpResponse:
+    limit, after = _page(request)
+    found = queries.entries(namespace, after=after)
+    page = [entry for entry, _ in zip(found, range(limit), strict=False)]
+    connection.close()
+    last = page[-1].uri if len(page) == limit else None
+    items = [_entry_json(entry) for entry in page]
+    name = namespace.value if namespace is not None else None
+    return _json_page(request, {"namespace": name, "items": items, "next": _next(request, last)})
+
+
+def _entry_json(entry: Entry) -> dict[str, object]:
+    if entry.artifact is None:
+        return {"name": entry.name, "namespace": entry.uri}
+    return {"name": entry.name} | _artifact_json(entry.artifact, is_stored=True)
+
+
+def _checksum_lines(prefix: str) -> Iterator[str]:
+    """What `sha256sum -c` reads; an artifact of which only another digest is known becomes a comment, never silence."""
+    for listed in queries.all_artifacts(prefix, stored_only=True):
+        artifact = listed.artifact
+        name = unquote(artifact.uri.removeprefix(prefix))
+        sha256 = next((c.hex for c in checksums_of(artifact) if c.algorithm == "sha-256"), None)
+        yield (
+            checksum_line(sha256, name)
+            if sha256
+            else f"# no sha-256 is known, only {artifact.content_checksum}: {name}\n"
+        )
+
+
+def checksum_line(sha256: str, name: str) -> str:
+    """As coreutils write it: a leading backslash says that the name is escaped."""
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    return f"{'' if escaped == name else chr(92)}{sha256}  {escaped}\n"
+
+
+def _html_lines(namespace: Namespace | None) -> Iterator[str]:
+    """One link per line, relative, so that it holds behind any proxy; deeper namespaces look like directories."""
+    title = html.escape(namespace.value if namespace is not None else settings.INVENTORY_NAME)
+    yield f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>\n'
+    yield f"<body><h1>{title}</h1>\n<pre>\n"
+    # A path like /files/cadc: is no directory for a browser: its links start beside it.
+    base = namespace.value if namespace is not None and namespace.value.endswith(":") else ""
+    for entry in queries.entries(namespace):
+        name = unquote(entry.name)
+        link = quote_name(base + name)
+        yield f'<a href="./{link}">{html.escape(name)}</a>{_details(entry)}\n'
+    yield "</pre></body></html>\n"
+
+
+def _details(entry: Entry) -> str:
+    if entry.artifact is None:
+        return ""
+    artifact = entry.artifact
+    return f"  {http_date(artifact.content_last_modified.timestamp())}  {artifact.content_length}"

@@ -1,0 +1,132 @@
+"""What to serve: one statement per request; listings by keyset, page by page, so that no length needs memory or a snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from django.db import connection
+
+from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact, artifact_from
+from datamodel.rules import ArtifactRow, Located
+from datamodel.uris import ArtifactUri, Namespace, prefix_upper_bound
+
+PAGE_ROWS = 1000
+_COLUMN_COUNT = ARTIFACT_COLUMNS.count(",") + 1
+
+# The site's own switches come with the artifact: an operator's word holds from the next request on, for no second statement.
+_FILE_SQL = f"""
+    SELECT coalesce(s.allow_read, true), coalesce(s.allow_write, true), {ARTIFACT_COLUMNS}, l.storage_id, l.storage_bucket
+    FROM (VALUES (%s)) AS asked(uri)
+    LEFT JOIN artifact a ON a.uri = asked.uri
+    LEFT JOIN storage_location l ON l.artifact_id = a.id
+    LEFT JOIN (storage_site s JOIN inventory_identity i ON i.inventory_id = s.id) ON true
+"""
+_PAGE_SQL = f"""
+    SELECT {ARTIFACT_COLUMNS}, l.storage_id IS NOT NULL
+    FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id
+    WHERE a.uri > %(after)s AND a.uri < %(before)s AND (l.storage_id IS NOT NULL OR NOT %(stored_only)s)
+    ORDER BY a.uri LIMIT %(limit)s
+"""
+# Above every URI: they are ASCII.
+_END = "\x7f"
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What this site knows of a uri, and what its switches allow."""
+
+    allow_read: bool
+    allow_write: bool
+    known: KnownArtifact | None
+
+    @property
+    def stored(self) -> tuple[ArtifactRow, Located] | None:
+        """The artifact and its place, if its bytes are here."""
+        if self.known is None or self.known.location is None:
+            return None
+        return self.known.artifact, self.known.location
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One artifact of a listing."""
+
+    artifact: ArtifactRow
+    is_stored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name directly below a namespace: an artifact, or (artifact is None) a deeper namespace; `name` ends in `/` then."""
+
+    name: str
+    uri: str
+    artifact: ArtifactRow | None
+
+
+def file_state(uri: ArtifactUri) -> FileState:
+    """By canonical uri, in one statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FILE_SQL, [uri.value])
+        row = cursor.fetchone()
+    allow_read, allow_write, *rest = row
+    if rest[0] is None:
+        return FileState(allow_read, allow_write, None)
+    storage_id, storage_bucket = rest[_COLUMN_COUNT:]
+    location = None if storage_id is None else Located(storage_id, storage_bucket)
+    return FileState(allow_read, allow_write, KnownArtifact(artifact_from(rest), location))
+
+
+def artifact_page(prefix: str, *, after: str = "", limit: int | None = None, stored_only: bool = False) -> list[Listed]:
+    """Up to `limit` (default: a page of) artifacts whose uri starts with `prefix`, after the uri `after`, in C order."""
+    # No uri equals the prefix itself: none ends in `:` or `/`.
+    start = max(after, prefix)
+    end = prefix_upper_bound(prefix) if prefix else _END
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _PAGE_SQL, {"after": start, "before": end, "stored_only": stored_only, "limit": limit or PAGE_ROWS}
+        )
+        return [Listed(artifact_from(row), row[_COLUMN_COUNT]) for row in cursor.fetchall()]
+
+
+def all_artifacts(prefix: str, *, stored_only: bool) -> Iterator[Listed]:
+    """Every artifact below a prefix; holds one page in memory, and no connection between pages.
+
+    What is there for the whole time is listed once; what comes or goes meanwhile may or may not be.
+    """
+    after = ""
+    while page := artifact_page(prefix, after=after, stored_only=stored_only):
+        connection.close()
+        yield from page
+        after = page[-1].artifact.uri
+    connection.close()
+
+
+def entries(namespace: Namespace | None, *, after: str = "") -> Iterator[Entry]:
+    """The names directly below a namespace, of stored artifacts; a deeper namespace is passed over in one step.
+
+    `after` is the `uri` of the last entry seen.
+    """
+    prefix = namespace.value if namespace is not None else ""
+    after = _beyond(after)
+    while page := artifact_page(prefix, after=after, stored_only=True):
+        connection.close()
+        for listed in page:
+            if listed.artifact.uri > after:
+                entry = _entry(prefix, listed.artifact)
+                after = _beyond(entry.uri)
+                yield entry
+    connection.close()
+
+
+def _entry(prefix: str, artifact: ArtifactRow) -> Entry:
+    name, slash, _ = artifact.uri.removeprefix(prefix).partition("/")
+    if slash:
+        return Entry(f"{name}/", f"{prefix}{name}/", None)
+    return Entry(name, artifact.uri, artifact)
+
+
+def _beyond(uri: str) -> str:
+    """The cursor after an entry: an artifact's own uri, or the end of everything in a namespace."""
+    return f"{uri}{_END}" if uri.endswith("/") else uri

@@ -1,0 +1,242 @@
+"""The system calls of the POSIX store, each with its failure named; nothing here knows what an object is.
+
+One class, so that tests can break any single step (`tests/faults.py`).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datamodel.errors import StateConflictError, StorageFullError, StorageUnavailableError, StoredObjectMissingError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_READ_SIZE = 1024 * 1024
+_WRITEBACK_SIZE = 8 * 1024 * 1024
+
+
+@contextmanager
+def storage_failures(action: str) -> Iterator[None]:
+    """Turn an OSError into `StorageFullError` or `StorageUnavailableError`; never wrap reading of a source in it."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else "unknown"
+        if error.errno in _FULL:
+            raise StorageFullError(f"the store is full: could not {action}: {reason}") from error
+        raise StorageUnavailableError(f"the store could not {action}: {reason}") from error
+
+
+class StoredFile(io.FileIO):
+    """An open object, limited to the asked range; a real file at the position of its first byte (sendfile works).
+
+    `read` raises `StorageUnavailableError` when the disk fails and `StoredObjectMissingError` when the file ends early.
+    """
+
+    def __init__(self, descriptor: int, start: int, length: int) -> None:
+        super().__init__(descriptor, "rb")
+        self._remaining = length
+        if start:
+            self.seek(start)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            return b"".join(iter(lambda: self.read(_READ_SIZE), b""))
+        wanted = min(size, self._remaining)
+        with storage_failures("read"):
+            block = super().read(wanted) or b""
+        self._advance(len(block), wanted)
+        return block
+
+    def readall(self) -> bytes:
+        return self.read()
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        with memoryview(buffer).cast("B") as view, view[: self._remaining] as part:
+            with storage_failures("read"):
+                count = super().readinto(part) or 0
+            self._advance(count, len(part))
+            return count
+
+    def _advance(self, count: int, wanted: int) -> None:
+        if wanted and not count:
+            raise StoredObjectMissingError(f"the object ends {self._remaining} bytes early")
+        self._remaining -= count
+
+
+class Disk:
+    """System calls; each raises only `StorageFullError` or `StorageUnavailableError`.
+
+    Where a missing name is an ordinary answer it is None or False.
+    """
+
+    @storage_failures("create a file")
+    def create(self, path: Path) -> int | None:
+        """A new file's descriptor; None when its directory is missing. A file of that name is a failure."""
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        except FileNotFoundError:
+            return None
+
+    @storage_failures("open a file")
+    def open(self, path: Path, flags: int = os.O_RDONLY) -> int | None:
+        try:
+            return os.open(path, flags | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+
+    @storage_failures("open a file")
+    def reader(self, descriptor: int, start: int, length: int) -> StoredFile:
+        """Takes the descriptor over."""
+        return StoredFile(descriptor, start, length)
+
+    @storage_failures("write")
+    def write(self, descriptor: int, block: bytes) -> None:
+        """All of the block: one system call may take less (2 GiB limit, signals)."""
+        written = os.write(descriptor, block)
+        with memoryview(block) as view:
+            while written < len(block):
+                written += os.write(descriptor, view[written:])
+
+    def write_all(self, descriptor: int, blocks: Iterable[bytes], position: int = 0) -> None:
+        """Every block from `position` on; the disk starts early, so that the final sync has little left to wait for.
+
+        Not inside `storage_failures`: errors of the iterator are not the disk's.
+        """
+        started = position
+        for block in blocks:
+            self.write(descriptor, block)
+            position += len(block)
+            if position - started >= _WRITEBACK_SIZE:
+                self.start_writeback(descriptor, started, position - started)
+                started = position
+
+    @storage_failures("write")
+    def start_writeback(self, descriptor: int, start: int, length: int) -> None:
+        """Dirty pages are not dropped by this advice, only queued for writing; the file stays in the cache."""
+        os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_DONTNEED)
+
+    @storage_failures("sync a file")
+    def sync(self, descriptor: int) -> None:
+        os.fsync(descriptor)
+
+    @storage_failures("close a file")
+    def close(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+    @storage_failures("measure a file")
+    def size(self, descriptor: int) -> int:
+        return os.fstat(descriptor).st_size
+
+    @storage_failures("truncate a file")
+    def truncate(self, descriptor: int, length: int) -> None:
+        """Cut to `length` and stand at its end."""
+        os.ftruncate(descriptor, length)
+        os.lseek(descriptor, length, os.SEEK_SET)
+
+    @storage_failures("rename a file")
+    def rename(self, source: Path, target: Path) -> bool:
+        """Whether there was such a source (in an existing target directory)."""
+        try:
+            source.rename(target)
+        except FileNotFoundError:
+            return False
+        return True
+
+    @storage_failures("remove a file")
+    def unlink(self, path: Path) -> bool:
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    @storage_failures("sync a directory")
+    def sync_directory(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @storage_failures("make a directory")
+    def make_directory(self, path: Path) -> None:
+        """Make it if it is not there; its parent must be (an unmounted disk must not be built anew)."""
+        path.mkdir(mode=0o750, exist_ok=True)
+
+    @storage_failures("remove a directory")
+    def remove_directory(self, path: Path) -> None:
+        path.rmdir()
+
+    @storage_failures("list a directory")
+    def names(self, path: Path) -> list[str]:
+        """Every name in it, in C order; a missing directory is a failure, never an empty one."""
+        with os.scandir(path) as entries:
+            return sorted((entry.name for entry in entries), key=os.fsencode)
+
+    @storage_failures("read a file")
+    def read(self, path: Path) -> bytes | None:
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    @storage_failures("look at a file")
+    def status(self, path: Path) -> os.stat_result | None:
+        try:
+            return path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    @storage_failures("measure the file system")
+    def space(self, path: Path) -> os.statvfs_result:
+        return os.statvfs(path)
+
+    def write_new(self, path: Path, content: bytes) -> bool:
+        """A small durable file (its directory not yet synced); False when its directory is missing."""
+        descriptor = self.create(path)
+        if descriptor is None:
+            return False
+        try:
+            self.write(descriptor, content)
+            self.sync(descriptor)
+        finally:
+            self.close(descriptor)
+        return True
+
+    def replace(self, path: Path, content: bytes, through: Path) -> None:
+        """Replace a small file whole and durably, by way of the name `through`; raises when a directory is missing."""
+        self.unlink(through)
+        if not (self.write_new(through, content) and self.rename(through, path)):
+            raise StorageUnavailableError("a directory of the store has vanished")
+        self.sync_directory(path.parent)
+
+    @contextmanager
+    def locked(self, path: Path) -> Iterator[bool]:
+        """Hold the lock file exclusively; yields False when it is missing. Raises `StateConflictError` when it is held."""
+        descriptor = self.open(path, os.O_RDWR)
+        if descriptor is None:
+            yield False
+            return
+        try:
+            _lock(descriptor)
+            yield True
+        finally:
+            self.close(descriptor)
+
+
+@storage_failures("lock a file")
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StateConflictError("another request is writing to this put transaction") from None

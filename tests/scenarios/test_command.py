@@ -1,0 +1,91 @@
+"""`manage.py demo` from the shell: the whole job, its exit code, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from harvest.demo.board import Board
+from harvest.demo.driver import Driver, Route
+from harvest.demo.federation import EVERYTHING, KEPT, LATER
+from harvest.demo.peer import Peer
+from tests.scenarios.federation import PROJECT, START_SECONDS, Demo, demo_command, environment, free_ports
+
+pytestmark = [pytest.mark.xdist_group("federation"), pytest.mark.timeout(300)]
+
+
+def run(directory: Path, *options: str, seconds: float = START_SECONDS) -> subprocess.CompletedProcess[str]:
+    command = demo_command(directory, *options)
+    return subprocess.run(
+        command, cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=seconds, check=False
+    )
+
+
+def test_the_whole_job_runs_twice_on_one_directory_and_every_check_holds(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    for number in range(12):
+        (files / f"file {number}").write_bytes(os.urandom(1000 * number))
+    (files / "link").symlink_to("file 1")
+    for expected in ("0 failed", "again"):
+        result = run(tmp_path / "state", "--exit", "--files", str(files), "--port", str(free_ports()))
+        assert result.returncode == 0, (expected, result.stdout, result.stderr)
+        assert re.search(r"^all \d+ checks held$", result.stdout, re.MULTILINE), result.stdout
+        assert "link': a symbolic link, not a regular file" in result.stdout
+        assert "everything has stopped" in result.stdout
+
+
+def test_a_check_that_fails_is_listed_with_what_was_expected(demo: Demo, tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "file").write_text("content")
+    names = [Path("file"), Path("vanished"), *[Path("file")] * 2]
+    board, said = Board(), list[str]()
+    # What should be the global is beta, which does not know what it does not want.
+    route = Route(demo.alpha, demo.beta, Peer("global", demo.beta.url, demo.token), KEPT, LATER, EVERYTHING)
+    driver = Driver(route, board, said.append, threading.Event(), patience=1.0)
+    driver.run(tmp_path / "files", names, tmp_path / "scratch")
+    assert any(line.endswith("vanished': No such file or directory") for line in said)
+    expected = f"known to the global: expected {LATER}files/file within 1 s of the last arrival"
+    assert expected in [failure.strip() for failure in board.failures]
+    assert not [failure for failure in board.failures if failure.startswith("PUT to alpha")]
+
+
+def test_a_second_demo_on_a_directory_is_refused(demo: Demo) -> None:
+    result = run(demo.directory, "--exit", "--no-ingest", "--port", str(free_ports()), seconds=30)
+    assert result.returncode == 1
+    assert re.search(
+        r"CommandError: another demo \(process \d+\) runs in \S+: stop it or choose another --dir$", result.stderr
+    )
+    demo.await_ready()
+
+
+def test_a_busy_port_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = run(tmp_path / "state", "--port", str(port - 1), "--no-ingest", "--exit", seconds=30)
+    assert result.returncode == 1
+    assert f"port {port} (for alpha) is in use: choose others with --port" in result.stderr
+    assert not (tmp_path / "state" / "alpha").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        pytest.param(["--files", "missing"], "there is no directory missing to take files from", id="files"),
+        pytest.param(["--dir", "missing/state"], "there is no directory .*/missing to keep state in", id="state"),
+        pytest.param(["--port", "65534"], "65534 is not a port between 1 and 65533", id="port"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(tmp_path: Path, options: list[str], complaint: str) -> None:
+    result = run(tmp_path / "state", "--exit", *options, seconds=30)
+    assert result.returncode != 0
+    assert re.search(complaint, result.stderr.splitlines()[-1])
+    assert not (tmp_path / "state").exists()
