@@ -21,7 +21,7 @@ def _parameter(name: str, description: str, schema: dict[str, Any], *, is_repeat
 
 
 def _responses(content: dict[str, Any], description: str) -> dict[str, Any]:
-    problem = {"application/problem+json": {"schema": {"type": "object"}}}
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     failures = {status: {"description": text, "content": problem} for status, text in _PROBLEMS.items()}
     return {"200": {"description": description, "content": content}, **failures}
 
@@ -100,4 +100,5 @@ PATHS: dict[str, dict[str, Any]] = {
         }
     },
 }
+TAGS = {"harvest": "The change feed: what is new here since a cursor, for peers and for anyone with the grant `harvest`."}
 SCHEMAS: dict[str, dict[str, Any]] = {"HarvestNews": _NEWS}
