@@ -77,6 +77,8 @@ _NEWS = {
         "horizon": {"type": "integer", "format": "int64"},
         "inventoryId": {"type": "string", "format": "uuid"},
         "news": {"type": "boolean"},
+        "settled": {"type": "integer", "format": "int64"},
+        "streams": {"type": "array", "items": {"type": "string"}},
     },
 }
 
@@ -100,5 +102,7 @@ PATHS: dict[str, dict[str, Any]] = {
         }
     },
 }
-TAGS = {"harvest": "The change feed: what is new here since a cursor, for peers and for anyone with the grant `harvest`."}
+TAGS = {
+    "harvest": "The change feed: what is new here since a cursor, for peers and for anyone with the grant `harvest`."
+}
 SCHEMAS: dict[str, dict[str, Any]] = {"HarvestNews": _NEWS}
