@@ -77,7 +77,7 @@ def _remotes() -> list[dict[str, str]]:
     """`INVENTORY_REMOTES`: a JSON list of {name, role, url[, token]}; the token defaults to INVENTORY_REMOTE_TOKEN."""
     try:
         entries = json.loads(env.text("INVENTORY_REMOTES", "[]"))
-        complete = all({"name", "role", "url"} <= entry.keys() for entry in entries)
+        complete = isinstance(entries, list) and all({"name", "role", "url"} <= entry.keys() for entry in entries)
     except (ValueError, AttributeError, TypeError) as error:
         raise CommandError(f"INVENTORY_REMOTES is not a JSON list of objects: {error}") from error
     if not complete:
