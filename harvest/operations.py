@@ -80,11 +80,12 @@ def renew_lease(lease: Lease) -> None:
 
 
 def release_remote(lease: Lease, *, error: str = "") -> None:
-    """Give the lease back; an error is kept for the operator until the next success."""
+    """Give the lease back, which wakes the listener; an error is kept for the operator until the next success."""
     held = RemoteInventory.objects.filter(id=lease.remote_id, lease_holder=lease.holder)
     if error:
         held.update(last_error=error[:2000], last_error_at=Now())
     held.update(lease_holder=None, lease_until=None)
+    notify.announce()
 
 
 def record_contact(lease: Lease, *, inventory_id: uuid.UUID, is_settled: bool) -> None:

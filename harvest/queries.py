@@ -74,6 +74,14 @@ def progress(remote_id: int) -> Progress:
     return Progress(epochs.pop(), min(state.cur_txid for state in begun) + 1, is_complete, cursors)
 
 
+def is_past(remote_id: int, before: Progress) -> bool:
+    """Whether a harvest has left that position behind and is over."""
+    now = progress(remote_id)
+    if (now.epoch, now.after) == (before.epoch, before.after):
+        return False
+    return RemoteInventory.objects.filter(id=remote_id, lease_holder__isnull=True).exists()
+
+
 def backfills(remote_id: int) -> list[HarvestState]:
     """The namespaces whose past is still being read."""
     states = HarvestState.objects.filter(remote_id=remote_id, name=ARTIFACTS.name).exclude(selector="")
