@@ -135,6 +135,15 @@ def test_provisioning_makes_everything_and_a_repeat_changes_nothing() -> None:
     assert not PreauthKeyPair.objects.exists()
 
 
+@pytest.mark.parametrize("command", ["provision", "serve"])
+def test_without_a_secret_key_that_all_processes_share_nothing_is_sealed_or_served(
+    settings: Settings, command: str
+) -> None:
+    settings.INVENTORY_SECRET_KEY_IS_TEMPORARY = True
+    with pytest.raises(CommandError, match="INVENTORY_SECRET_KEY"):
+        run(command)
+
+
 @pytest.mark.usefixtures("transactional_db", "environment")
 def test_a_switch_thrown_in_the_admin_survives_the_next_start() -> None:
     run("provision", "--no-migrate")
@@ -194,6 +203,7 @@ def test_each_role_is_provisioned_served_below_its_base_path_and_stopped_by_a_si
         "INVENTORY_BIND": f"127.0.0.1:{port}",
         "INVENTORY_SECRET_KEY": "k" * 60,
         "INVENTORY_STORAGE_DIR": str(tmp_path / "store"),
+        "INVENTORY_READINESS_SECONDS": "2",
     }
     command = [sys.executable, "manage.py"]
     try:
@@ -204,7 +214,8 @@ def test_each_role_is_provisioned_served_below_its_base_path_and_stopped_by_a_si
         while time.monotonic() < deadline and server.poll() is None:
             try:
                 status, body = get(f"{base}/readyz")
-                break
+                if status == 200:
+                    break
             except urllib.error.URLError:
                 time.sleep(0.1)
         assert (status, body) == (200, b'{"ready": true}')

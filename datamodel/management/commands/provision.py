@@ -33,6 +33,10 @@ class Command(BaseCommand):
         parser.add_argument("--no-migrate", action="store_true", help="the migrations were applied by another job")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if settings.INVENTORY_SECRET_KEY_IS_TEMPORARY:
+            raise CommandError(
+                "set INVENTORY_SECRET_KEY: it seals keys and tokens, and every process must have the same"
+            )
         if not options["no_migrate"]:
             call_command("migrate", interactive=False, verbosity=0, skip_checks=True)
         identity = ensure_identity()
