@@ -8,6 +8,7 @@ from django.urls import include, path
 
 _routes = [
     path("", include("site_service.files.urls")),
+    path("", include("site_service.policy.urls")),
     path("", include("site_service.file_sync.urls")),
     path("harvest/", include("harvest.urls")),
     path("admin/", admin.site.urls),

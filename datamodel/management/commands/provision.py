@@ -12,6 +12,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.utils.module_loading import import_string
 
 from datamodel import auth, env, keys
 from datamodel.errors import InvalidRequestError
@@ -39,6 +40,8 @@ class Command(BaseCommand):
             _ensure_own_site(identity.inventory_id)
         self._ensure_callers()
         self._ensure_remotes()
+        for step in settings.PROVISION_STEPS:
+            import_string(step)()
         self.stdout.write(
             f"{settings.INVENTORY_ROLE} {settings.INVENTORY_NAME} is provisioned ({identity.inventory_id})"
         )
