@@ -147,6 +147,23 @@ def test_refused_sender_sees_the_status_though_it_is_still_sending(live: SitePro
         assert live.request("PUT", PATH, b"x" * (MIB - 1), headers).status == status
 
 
+def test_content_that_turns_out_too_large_is_413_and_nothing_stays(
+    django_db_setup: None, tmp_path: Path, token: str
+) -> None:
+    site = SiteProcess(tmp_path, free_port(), {"INVENTORY_MAX_CONTENT_BYTES": str(MIB)})
+    site.start()
+    try:
+        for body in (iter([b"x" * MIB, b"x", b"x" * MIB]), b"x" * 2 * MIB):
+            answer = site.request("PUT", PATH, body, AUTH | {"User-Agent": "cadcutils"})
+            assert answer.status == 413
+            assert answer.body.startswith(str(MIB).encode())
+        assert site.request("PUT", PATH, b"x" * MIB, AUTH).status == 201
+        assert stored_objects(site) == 1
+        assert not temporary_files(site)
+    finally:
+        site.stop()
+
+
 def test_connection_is_usable_after_a_refusal(live: SiteProcess) -> None:
     with live.connect() as connection:
         connection.sendall(f'{HEAD}Content-Length: 5\r\nIf-Match: "x"\r\n\r\nhello'.encode())
