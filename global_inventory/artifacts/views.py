@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from urllib.parse import urlencode
@@ -166,7 +166,7 @@ def _unoffered(site: SiteState, direction: Direction) -> dict[str, str | None]:
     return {"site": site.name, "reason": None, "obstacle": why}
 
 
-def _json(document: dict[str, object]) -> HttpResponse:
+def _json(document: Mapping[str, object]) -> HttpResponse:
     text = json.dumps(document, default=_plain)
     connection.close()
     response = HttpResponse(text, content_type="application/json")

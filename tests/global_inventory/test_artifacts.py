@@ -52,7 +52,8 @@ def test_a_listing_names_the_copies_of_each_artifact(federation: Federation, rea
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 6])
 def test_pages_follow_each_other_without_gap_or_repeat(federation: Federation, reader: Client, limit: int) -> None:
     uris = fill(federation)
-    found, query = [], f"?limit={limit}"
+    found: list[str] = []
+    query: str | None = f"?limit={limit}"
     while query is not None:
         page = reader.get(f"/artifacts{query}").json()
         assert len(page["items"]) <= limit
