@@ -51,9 +51,9 @@ BASE_APPS = [
 ]
 
 MIDDLEWARE = [
-    "datamodel.middleware.RequestLogMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "datamodel.middleware.RequestLogMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -113,6 +113,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
 LANGUAGE_CODE = "en-us"
+FORMAT_MODULE_PATH = "datamodel.formats"
 STATIC_URL = f"/{INVENTORY_BASE_PATH}static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
@@ -199,8 +200,10 @@ LOGGING = {
     "loggers": {
         "django.request": {"level": "ERROR"},
         "celery": {"level": "WARNING"},
+        # Says when the worker is connected.
+        "celery.apps.worker": {"level": "INFO"},
         "kombu": {"level": "WARNING"},
-        "dramatiq": {"level": "WARNING"},
+        "dramatiq": {"level": "INFO"},
         "boto3": {"level": "WARNING"},
         "botocore": {"level": "WARNING"},
         "urllib3": {"level": "WARNING"},

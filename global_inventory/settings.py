@@ -29,6 +29,8 @@ STORAGES = {
 }
 
 INVENTORY_CAPABILITIES = [*INVENTORY_CAPABILITIES, (vosi.LOCATE, "locate")]
+# Nothing at a global waits for harvested rows.
+HARVEST_NUDGE = ""
 INVENTORY_SCHEMA_MODULES = [
     *INVENTORY_SCHEMA_MODULES,
     "global_inventory.locate.schema",

@@ -6,7 +6,14 @@ from typing import Any
 
 from datamodel import env
 from datamodel.base_settings import *  # noqa: F403
-from datamodel.base_settings import BASE_APPS, INVENTORY_CONTENT_ALGORITHM, INVENTORY_NAME, INVENTORY_SHA256
+from datamodel.base_settings import (
+    BASE_APPS,
+    INVENTORY_CONTENT_ALGORITHM,
+    INVENTORY_METRICS_MODULES,
+    INVENTORY_NAME,
+    INVENTORY_SCHEMA_MODULES,
+    INVENTORY_SHA256,
+)
 
 INVENTORY_ROLE = "site"
 INVENTORY_RESOURCE_ID = env.text("INVENTORY_RESOURCE_ID", f"ivo://localhost/{INVENTORY_NAME}")
@@ -25,10 +32,14 @@ WSGI_APPLICATION = "site_service.wsgi.application"
 
 # What this site wants of what a global offers: see `site_service/policy`.
 HARVEST_SELECTION = "site_service.policy.queries.harvest_selection"
-PROVISION_STEPS = ["site_service.policy.provision.apply_configured_policy"]
+# The task that is told when harvested rows have come.
+HARVEST_NUDGE = "site_service.file_sync.tasks.enqueue_missing"
+PROVISION_STEPS = ["site_service.health.ensure_store", "site_service.policy.provision.apply_configured_policy"]
 # JSON list of {namespace, wanted, priority}: applied by `manage.py provision` while there is no policy, then never again.
 INVENTORY_SYNC_POLICY = env.text("INVENTORY_SYNC_POLICY", "[]")
 
+INVENTORY_SCHEMA_MODULES = [*INVENTORY_SCHEMA_MODULES, "site_service.files.schema"]
+INVENTORY_METRICS_MODULES = [*INVENTORY_METRICS_MODULES, "site_service.retention.metrics"]
 INVENTORY_READINESS = ["site_service.health.check_store"]
 INVENTORY_STATE = "site_service.health.state"
 
@@ -73,4 +84,8 @@ INVENTORY_SYNC_FREE_BYTES = env.integer("INVENTORY_SYNC_FREE_BYTES", 2 * 1024**3
 INVENTORY_PUT_FREE_BYTES = env.integer("INVENTORY_PUT_FREE_BYTES", 1024**3)
 INVENTORY_SYNC_THREADS = env.integer("INVENTORY_SYNC_THREADS", 8, minimum=1)
 INVENTORY_SYNC_SECONDS = env.integer("INVENTORY_SYNC_SECONDS", 30, minimum=1)
+# A source that is silent for so long, or slower than this on average over half a minute, is left for the next one.
+INVENTORY_SYNC_READ_TIMEOUT_SECONDS = env.integer("INVENTORY_SYNC_READ_TIMEOUT_SECONDS", 30, minimum=1)
+INVENTORY_SYNC_MIN_BYTES_PER_SECOND = env.integer("INVENTORY_SYNC_MIN_BYTES_PER_SECOND", 10_000)
+INVENTORY_SYNC_TIME_LIMIT_SECONDS = env.integer("INVENTORY_SYNC_TIME_LIMIT_SECONDS", 24 * 3600, minimum=60)
 INVENTORY_LEGACY_PUBLIC_KEYS = env.words("INVENTORY_LEGACY_PUBLIC_KEYS")

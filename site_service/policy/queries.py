@@ -43,7 +43,7 @@ def current_policy() -> Policy:
 def harvest_selection() -> Selection:
     """What the harvest of a global must bring here (setting HARVEST_SELECTION names this function)."""
     policy = current_policy()
-    return Selection(wanted=policy.wanted_namespaces, is_wanted=policy.is_wanted)
+    return Selection(wanted=tuple(policy.wanted_namespaces), is_wanted=policy.is_wanted)
 
 
 def within(namespaces: Sequence[Namespace]) -> Condition:

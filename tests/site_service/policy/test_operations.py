@@ -107,7 +107,7 @@ def test_the_selection_for_harvest_names_the_wanted_namespaces_and_judges_every_
     set_policy(namespace=CADC, wanted=True)
     set_policy(namespace=PART, wanted=False)
     selection = queries.harvest_selection()
-    assert selection.wanted == [CADC]
+    assert selection.wanted == (CADC,)
     assert selection.is_wanted("cadc:B/f")
     assert not selection.is_wanted("cadc:A/f")
 
