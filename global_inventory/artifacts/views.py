@@ -22,9 +22,8 @@ from datamodel.uris import ArtifactUri, Namespace
 from datamodel.wire import artifact_item, time_text
 from global_inventory.artifacts import queries
 from global_inventory.artifacts.queries import Listed
-from global_inventory.locate.rules import rank_sites
 from global_inventory.sites.queries import SiteTable, site_table_cache
-from global_inventory.sites.rules import Direction, SiteState, obstacle
+from global_inventory.sites.rules import Direction, SiteState, obstacle, rank_sites
 
 MAX_LIMIT = 10_000
 _DEFAULT_LIMIT = 1000

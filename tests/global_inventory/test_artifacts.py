@@ -100,7 +100,7 @@ def test_a_bad_question_is_refused(reader: Client, query: str) -> None:
     assert reader.get(f"/artifacts?{query}").status_code == 400
 
 
-@pytest.mark.parametrize("path", ["/artifacts", f"/artifacts/{uuid.uuid4()}", "/explain?uri=cadc:A/1"])
+@pytest.mark.parametrize("path", ["/artifacts", f"/artifacts/{uuid.UUID(int=7)}", "/explain?uri=cadc:A/1"])
 def test_the_catalogue_needs_the_read_grant(federation: Federation, path: str) -> None:
     assert Client().get(path).status_code == 401
 
