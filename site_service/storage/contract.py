@@ -124,7 +124,7 @@ class ArtifactStore(Protocol):
     """See each method; all are safe to call from several threads and processes at once.
 
     Failures are `StorageUnavailableError` (try again), `StorageFullError`, `StoredObjectMissingError`, or the source's own
-    error. Nothing else leaks out (no OSError, no botocore error).
+    error. Nothing else leaks out (no OSError, no botocore error). An id that no store could have made is simply not there.
     """
 
     @property
@@ -138,7 +138,8 @@ class ArtifactStore(Protocol):
         Memory stays flat whatever the length. When this returns, the bytes survive a power cut (POSIX: temporary file,
         hash while writing, fsync, rename, fsync of the directory). Raises `ShortBodyError` when fewer bytes came than
         `expected.length`, `LengthMismatchError` when more, `ChecksumMismatchError`, `ContentTooLargeError` as soon as
-        `max_length` is passed, `StorageFullError`; then nothing of it is listed or kept.
+        `max_length` is passed, `InvalidChecksumError` for an algorithm that is not one of the five, `StorageFullError`; then
+        nothing of it is listed or kept.
         Zero bytes are stored like any others (the caller decides whether they are welcome).
         """
         ...
@@ -146,7 +147,9 @@ class ArtifactStore(Protocol):
     def open(self, storage_id: str, *, expected_length: int, byte_range: ByteRange | None = None) -> Readable:
         """Open for reading; checks before the first byte that the object exists and has `expected_length` bytes.
 
-        A POSIX store without range yields the raw file object (has `fileno`). Raises `StoredObjectMissingError`.
+        A POSIX store yields a real file at the position of the first asked byte (has `fileno`: sendfile works if the count
+        is given). Raises `StoredObjectMissingError`, `RangeNotSatisfiableError` for a range beyond `expected_length`. A reader
+        whose object turns out shorter raises while reading; it never ends early.
         """
         ...
 
@@ -155,7 +158,10 @@ class ArtifactStore(Protocol):
         ...
 
     def set_facts(self, storage_id: str, facts: ContentFacts) -> None:
-        """Replace the facts kept with the bytes (metadata update, re-attachment to another artifact id)."""
+        """Replace the facts kept with the bytes (metadata update, re-attachment to another artifact id).
+
+        Raises `StoredObjectMissingError`, also when the present facts cannot be read (their digests would be lost).
+        """
         ...
 
     def remove(self, storage_id: str) -> None:
@@ -180,12 +186,14 @@ class ArtifactStore(Protocol):
         """Add all of `content` at the end, durably; on any failure the transaction is as before the call.
 
         `expected` speaks of this segment's length only (`length`, `max_length`); its checksums speak of all bytes so far.
-        Raises `TransactionNotFoundError`; `StateConflictError` when another request is writing to it.
+        Raises `TransactionNotFoundError`; `StateConflictError` when another request is writing to it (a store without locks
+        says so only when the content has been read). `StorageUnavailableError` may come after the append was recorded: whoever
+        repeats it asks for `status` first.
         """
         ...
 
     def revert(self, transaction_id: str) -> PutTransactionStatus:
-        """Undo the last append. Raises `StateConflictError` when there is none to undo."""
+        """Undo the last append, as often as there are appends. Raises `StateConflictError` when there is none to undo."""
         ...
 
     def status(self, transaction_id: str) -> PutTransactionStatus:
@@ -193,11 +201,18 @@ class ArtifactStore(Protocol):
         ...
 
     def commit(self, transaction_id: str, facts: ContentFacts) -> StoredObject:
-        """Make its bytes an object, like `write` does, with these facts (artifact id and uri included)."""
+        """Make its bytes an object, like `write` does, with these facts (artifact id and uri included).
+
+        The storage id is the transaction id. A commit that failed or was killed half way is finished by calling it again;
+        once it has returned the transaction is not found any more.
+        """
         ...
 
     def abort(self, transaction_id: str) -> None:
-        """Drop it and its bytes; aborting what is not there is success."""
+        """Drop it and its bytes; aborting what is not there is success. A published object is never taken away.
+
+        May raise `StateConflictError` while another request is writing to it.
+        """
         ...
 
     def stale_transactions(self, older_than: datetime) -> list[str]:

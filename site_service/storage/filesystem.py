@@ -215,8 +215,7 @@ class FilesystemStore:
         if descriptor is None:
             raise StorageUnavailableError("the temporary directory of the store has vanished")
         try:
-            for block in measured:
-                self._disk.write(descriptor, block)
+            self._disk.write_all(descriptor, measured)
             self._disk.sync(descriptor)
         finally:
             self._disk.close(descriptor)

@@ -149,8 +149,7 @@ class FileTransactions:
     def _append_bytes(self, transaction: OpenTransaction, measured: MeasuredContent) -> int:
         descriptor = self._open_at_end(transaction)
         try:
-            for block in measured:
-                self._disk.write(descriptor, block)
+            self._disk.write_all(descriptor, measured, transaction.state.length)
             self._disk.sync(descriptor)
             return measured.result.length
         except BaseException:

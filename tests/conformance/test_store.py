@@ -1,13 +1,8 @@
-"""Every store × every promise of `site_service.storage.contract`."""
+"""Every store × every promise of `site_service.storage.contract`, put transactions excepted."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import threading
 import tracemalloc
-import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,72 +12,43 @@ import pytest
 from datamodel.errors import (
     ChecksumMismatchError,
     ContentTooLargeError,
-    InvalidChecksumError,
-    LengthMismatchError,
     RangeNotSatisfiableError,
     RemoteUnavailableError,
     ShortBodyError,
-    StateConflictError,
     StoredObjectMissingError,
-    TransactionNotFoundError,
 )
 from site_service.storage.contract import (
     ArtifactStore,
     ByteRange,
-    ContentFacts,
-    ContentSource,
     ExpectedContent,
-    InvalidObject,
     StoredObject,
 )
 from tests.conformance.conftest import StoreUnderTest
-from tests.faults import BreakingSource, CrumblySource, GeneratedSource, HeldSource, SlowSource, WatchedSource
-
-MIB = 1024 * 1024
-NOBODY = "0" * 32
-FUTURE = timedelta(days=1)
-CONTENT = b"the quick brown fox jumps over the lazy dog"
-NAMES = {"md5": "md5", "sha-1": "sha1", "sha-256": "sha256", "sha-384": "sha384", "sha-512": "sha512"}
-
-
-def facts(name: str = "a.fits") -> ContentFacts:
-    return ContentFacts(uuid.uuid4(), f"cadc:TEST/{name}", "application/fits", "gzip")
-
-
-def source(content: bytes) -> ContentSource:
-    return io.BytesIO(content)
-
-
-def digests(content: bytes, *algorithms: str) -> dict[str, str]:
-    return {name: hashlib.new(NAMES[name], content).hexdigest() for name in algorithms or ("md5", "sha-256")}
-
-
-def read(store: ArtifactStore, stored: StoredObject, byte_range: ByteRange | None = None) -> bytes:
-    reader = store.open(stored.storage_id, expected_length=stored.length, byte_range=byte_range)
-    try:
-        return b"".join(iter(lambda: reader.read(1000), b""))
-    finally:
-        reader.close()
-
-
-def listed(store: ArtifactStore, prefix: str = "") -> list[StoredObject | InvalidObject]:
-    return list(store.iterate(prefix))
-
+from tests.conformance.contents import (
+    CONTENT,
+    FUTURE,
+    MIB,
+    NAMES,
+    REFUSED,
+    UNKNOWN,
+    blocks,
+    digests,
+    facts,
+    listed,
+    read,
+    source,
+)
+from tests.faults import BreakingSource, CrumblySource, GeneratedSource, SlowSource, WatchedSource
 
 # Writing and reading
 
 
 @pytest.mark.parametrize("length", [0, 1, 1000, MIB - 1, MIB, MIB + 1, 5 * MIB, 20 * MIB + 3])
 def test_what_was_written_is_read_back(store: ArtifactStore, length: int) -> None:
-    content = GeneratedSource(length).read(length) if length <= MIB else b"".join(_blocks(length))
+    content = GeneratedSource(length).read(length) if length <= MIB else b"".join(blocks(length))
     stored = store.write(source(content), facts())
     assert (stored.length, stored.checksums) == (length, digests(content))
     assert read(store, stored) == content
-
-
-def _blocks(length: int) -> list[bytes]:
-    generated = GeneratedSource(length)
-    return list(iter(lambda: generated.read(MIB), b""))
 
 
 def test_a_stored_object_is_stamped_in_utc_to_the_millisecond(store: ArtifactStore) -> None:
@@ -122,17 +88,6 @@ def test_a_declared_checksum_that_does_not_hold_stores_nothing(store: ArtifactSt
     assert listed(store) == []
 
 
-REFUSED = {
-    "fewer bytes than declared": (CONTENT, ExpectedContent(length=len(CONTENT) + 1), ShortBodyError),
-    "no bytes though declared": (b"", ExpectedContent(length=1), ShortBodyError),
-    "more bytes than declared": (CONTENT, ExpectedContent(length=len(CONTENT) - 1), LengthMismatchError),
-    "bytes though none declared": (CONTENT, ExpectedContent(length=0), LengthMismatchError),
-    "over the limit": (CONTENT, ExpectedContent(max_length=len(CONTENT) - 1), ContentTooLargeError),
-    "declared over the limit": (CONTENT, ExpectedContent(length=9, max_length=8), ContentTooLargeError),
-    "unknown algorithm": (CONTENT, ExpectedContent(checksums={"crc32": "00"}), InvalidChecksumError),
-}
-
-
 @pytest.mark.parametrize("case", list(REFUSED))
 def test_content_that_is_not_as_declared_is_refused_and_leaves_nothing(store: ArtifactStore, case: str) -> None:
     content, expected, error = REFUSED[case]
@@ -156,7 +111,7 @@ def test_a_limit_ends_the_reading_of_an_endless_source(store: ArtifactStore) -> 
 def test_the_error_of_a_source_passes_unchanged_and_nothing_is_kept(
     store: ArtifactStore, length: int, error: Exception
 ) -> None:
-    broken = BreakingSource(b"".join(_blocks(length)), error)
+    broken = BreakingSource(b"".join(blocks(length)), error)
     with pytest.raises(type(error)) as caught:
         store.write(broken, facts())
     assert caught.value is error
@@ -190,7 +145,7 @@ def test_a_range_yields_exactly_its_bytes(store: ArtifactStore, name: str) -> No
 
 
 def test_a_range_of_long_content_yields_exactly_its_bytes(store: ArtifactStore) -> None:
-    content = b"".join(_blocks(20 * MIB))
+    content = b"".join(blocks(20 * MIB))
     stored = store.write(source(content), facts())
     assert read(store, stored, ByteRange(17 * MIB - 5, MIB)) == content[17 * MIB - 5 : 18 * MIB - 5]
 
@@ -218,9 +173,6 @@ def test_opening_with_another_length_than_expected_is_a_missing_object(store: Ar
         store.open(stored.storage_id, expected_length=stored.length + 1)
     with pytest.raises(StoredObjectMissingError):
         store.open(stored.storage_id, expected_length=stored.length - 1, byte_range=ByteRange(0, 1))
-
-
-UNKNOWN = [NOBODY, "../store", "", "x" * 400, "zz\x00"]
 
 
 @pytest.mark.parametrize("storage_id", UNKNOWN)
@@ -301,197 +253,6 @@ def test_an_object_removed_during_a_listing_does_not_break_it(store: ArtifactSto
     for each in listed(store)[1:]:
         store.remove(each.storage_id)
     assert all(isinstance(each, StoredObject) for each in (first, *listing))
-
-
-# Put transactions
-
-
-def test_a_new_put_transaction_holds_nothing(store: ArtifactStore) -> None:
-    begun = store.begin(facts())
-    assert (begun.length, begun.checksums, begun.uri) == (0, digests(b""), "cadc:TEST/a.fits")
-    assert store.status(begun.transaction_id) == begun
-    assert listed(store) == []
-
-
-def test_checksums_of_a_put_transaction_speak_of_all_bytes_so_far(store: ArtifactStore) -> None:
-    key = store.begin(facts()).transaction_id
-    for number in range(1, 5):
-        status = store.append(key, source(CONTENT))
-        assert (status.length, status.checksums) == (number * len(CONTENT), digests(CONTENT * number))
-        assert store.status(key) == status
-    assert listed(store) == []
-
-
-def test_a_put_transaction_survives_a_restart_between_all_its_steps(under_test: StoreUnderTest) -> None:
-    key = under_test.store.begin(facts()).transaction_id
-    under_test.reopen().append(key, source(CONTENT))
-    assert under_test.reopen().append(key, source(b"gone")).checksums == digests(CONTENT + b"gone")
-    assert under_test.reopen().revert(key).checksums == digests(CONTENT)
-    assert under_test.reopen().append(key, source(b"kept")).checksums == digests(CONTENT + b"kept")
-    stored = under_test.reopen().commit(key, facts())
-    assert read(under_test.reopen(), stored) == CONTENT + b"kept"
-
-
-def test_checksums_are_right_when_another_process_changed_as_many_bytes(under_test: StoreUnderTest) -> None:
-    key = under_test.store.begin(facts()).transaction_id
-    under_test.store.append(key, source(b"aaaa"))
-    other = under_test.reopen()
-    other.revert(key)
-    other.append(key, source(b"bbbb"))
-    assert under_test.store.append(key, source(b"c")).checksums == digests(b"bbbbc")
-
-
-def test_appends_are_reverted_one_by_one_until_none_is_left(store: ArtifactStore) -> None:
-    key = store.begin(facts()).transaction_id
-    store.append(key, source(b"one"))
-    store.append(key, source(b"two"))
-    assert store.revert(key).checksums == digests(b"one")
-    assert store.revert(key).checksums == digests(b"")
-    with pytest.raises(StateConflictError):
-        store.revert(key)
-    assert store.status(key).length == 0
-
-
-@pytest.mark.parametrize("case", list(REFUSED))
-def test_a_refused_append_leaves_the_put_transaction_as_it_was(store: ArtifactStore, case: str) -> None:
-    content, expected, error = REFUSED[case]
-    key = store.begin(facts()).transaction_id
-    before = store.append(key, source(b"before"))
-    with pytest.raises(error):
-        store.append(key, source(content), expected)
-    assert store.status(key) == before
-    assert store.append(key, source(b" after")).checksums == digests(b"before after")
-
-
-@pytest.mark.parametrize("length", [10, 6 * MIB, 20 * MIB])
-def test_a_broken_append_leaves_the_put_transaction_as_it_was(store: ArtifactStore, length: int) -> None:
-    key = store.begin(facts()).transaction_id
-    before = store.append(key, source(b"before"))
-    error = ShortBodyError("cut")
-    with pytest.raises(ShortBodyError) as caught:
-        store.append(key, BreakingSource(b"".join(_blocks(length)), error))
-    assert caught.value is error
-    assert store.status(key) == before
-    assert read(store, store.commit(key, facts())) == b"before"
-
-
-@pytest.mark.parametrize("algorithm", list(NAMES))
-def test_declared_checksums_of_an_append_speak_of_all_bytes(store: ArtifactStore, algorithm: str) -> None:
-    key = store.begin(facts()).transaction_id
-    store.append(key, source(b"one"))
-    with pytest.raises(ChecksumMismatchError):
-        store.append(key, source(b"two"), ExpectedContent(checksums=digests(b"two", algorithm)))
-    expected = ExpectedContent(3, digests(b"onetwo", algorithm))
-    assert store.append(key, source(b"two"), expected).checksums == digests(b"onetwo")
-
-
-def test_a_commit_makes_an_object_with_the_facts_it_is_given(under_test: StoreUnderTest) -> None:
-    store, final = under_test.store, facts("final.fits")
-    key = store.begin(facts("first.fits")).transaction_id
-    store.append(key, source(b"one"))
-    store.append(key, source(b"two"))
-    stored = store.commit(key, final)
-    assert (stored.length, stored.checksums, stored.facts) == (6, digests(b"onetwo"), final)
-    assert list(under_test.reopen().iterate()) == [stored]
-    assert read(store, stored) == b"onetwo"
-
-
-def test_long_segments_are_committed_whole(store: ArtifactStore) -> None:
-    lengths = (6 * MIB, 5 * MIB, 17 * MIB, 3)
-    key = store.begin(facts()).transaction_id
-    for length in lengths:
-        store.append(key, GeneratedSource(length))
-    content = b"".join(block for length in lengths for block in _blocks(length))
-    stored = store.commit(key, facts())
-    assert stored.checksums == digests(content)
-    assert read(store, stored) == content
-
-
-def test_short_segments_before_long_ones_are_committed_whole(store: ArtifactStore) -> None:
-    lengths = (3, 6 * MIB, 1, 0, 17)
-    key = store.begin(facts()).transaction_id
-    for length in lengths:
-        store.append(key, GeneratedSource(length))
-    content = b"".join(block for length in lengths for block in _blocks(length))
-    stored = store.commit(key, facts())
-    assert stored.checksums == digests(content)
-    assert read(store, stored) == content
-
-
-def test_a_put_transaction_without_bytes_becomes_an_empty_object(store: ArtifactStore) -> None:
-    stored = store.commit(store.begin(facts()).transaction_id, facts())
-    assert (stored.length, stored.checksums, read(store, stored)) == (0, digests(b""), b"")
-
-
-FINISHES: dict[str, Callable[[ArtifactStore, str], object]] = {
-    "commit": lambda store, key: store.commit(key, facts()),
-    "abort": lambda store, key: store.abort(key),
-}
-USES: dict[str, Callable[[ArtifactStore, str], object]] = {
-    "append": lambda store, key: store.append(key, source(b"late")),
-    "revert": lambda store, key: store.revert(key),
-    "status": lambda store, key: store.status(key),
-    "commit": lambda store, key: store.commit(key, facts()),
-}
-
-
-@pytest.mark.parametrize("use", list(USES))
-@pytest.mark.parametrize("finish", list(FINISHES))
-def test_a_finished_put_transaction_is_not_found(store: ArtifactStore, finish: str, use: str) -> None:
-    key = store.begin(facts()).transaction_id
-    store.append(key, source(CONTENT))
-    FINISHES[finish](store, key)
-    with pytest.raises(TransactionNotFoundError):
-        USES[use](store, key)
-    store.abort(key)
-    assert len(listed(store)) == (1 if finish == "commit" else 0)
-
-
-@pytest.mark.parametrize("key", UNKNOWN)
-@pytest.mark.parametrize("use", list(USES))
-def test_an_unknown_put_transaction_is_not_found(store: ArtifactStore, use: str, key: str) -> None:
-    with pytest.raises(TransactionNotFoundError):
-        USES[use](store, key)
-    store.abort(key)
-
-
-def test_of_two_appends_at_once_exactly_one_counts(under_test: StoreUnderTest) -> None:
-    key = under_test.store.begin(facts()).transaction_id
-    held, other = HeldSource(b"first"), under_test.reopen()
-    outcomes: dict[str, str] = {}
-
-    def attempt(name: str, store: ArtifactStore, content: ContentSource) -> None:
-        try:
-            store.append(key, content)
-            outcomes[name] = "done"
-        except StateConflictError:
-            outcomes[name] = "conflict"
-
-    thread = threading.Thread(target=attempt, args=("first", under_test.store, held))
-    thread.start()
-    assert held.reached.wait(30)
-    attempt("second", other, source(b"second"))
-    held.released.set()
-    thread.join()
-    assert sorted(outcomes.values()) == ["conflict", "done"]
-    winner = next(name for name, outcome in outcomes.items() if outcome == "done")
-    assert under_test.reopen().status(key).checksums == digests(winner.encode())
-
-
-def test_put_transactions_grow_stale_when_nobody_touches_them(store: ArtifactStore) -> None:
-    key = store.begin(facts()).transaction_id
-    store.append(key, source(CONTENT))
-    assert store.stale_transactions(datetime.now(UTC) - timedelta(minutes=1)) == []
-    assert store.stale_transactions(datetime.now(UTC) + FUTURE) == [key]
-
-
-def test_a_sweep_leaves_objects_and_put_transactions_alone(store: ArtifactStore) -> None:
-    stored = store.write(source(CONTENT), facts())
-    key = store.begin(facts()).transaction_id
-    store.append(key, GeneratedSource(6 * MIB))
-    assert store.sweep_temporary(datetime.now(UTC) + FUTURE) == 0
-    assert listed(store) == [stored]
-    assert store.commit(key, facts()).length == 6 * MIB
 
 
 def test_capabilities_and_free_space_are_told_in_bytes(store: ArtifactStore) -> None:
