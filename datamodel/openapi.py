@@ -23,7 +23,7 @@ is stable; clients of OpenCADC get its text alone.
 """
 
 
-class InventoryAuthenticationScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # registers itself
+class InventoryAuthenticationScheme(OpenApiAuthenticationExtension):
     """Tells the generator what `InventoryAuthentication` accepts; found by being imported."""
 
     target_class = "datamodel.auth_drf.InventoryAuthentication"

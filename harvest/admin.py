@@ -14,6 +14,7 @@ from datamodel import remotes
 from datamodel.admin import TableAdmin
 from datamodel.errors import InvalidRequestError
 from datamodel.models import HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
+from harvest import tasks
 
 
 class RemoteForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is generic, the class is not
@@ -45,6 +46,7 @@ class RemoteInventoryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the s
     ordering = ["name"]
     fields = ["name", "role", "url", "new_token", "enabled", "inventory_id", "site"]
     fields += ["last_contact_at", "last_error_at", "last_error", "lease_until"]
+    actions = ["harvest_now"]
     readonly_fields = ["inventory_id", "site", "last_contact_at", "last_error_at", "last_error", "lease_until"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: RemoteInventory | None = None) -> list[str]:
@@ -55,6 +57,16 @@ class RemoteInventoryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the s
         token = form.cleaned_data["new_token"] or (None if change else "")
         saved = remotes.save_remote(name=obj.name, role=obj.role, url=obj.url, token=token, enabled=obj.enabled)
         obj.pk = saved.pk
+
+    @admin.action(description="Harvest the selected inventories now", permissions=["change"])
+    def harvest_now(self, request: HttpRequest, queryset: QuerySet[RemoteInventory]) -> None:
+        for remote in queryset:
+            if not remote.enabled:
+                self.message_user(request, f"{remote.name} is switched off", messages.WARNING)
+            elif tasks.request_harvest(remote.name):
+                self.message_user(request, f"{remote.name} will be harvested", messages.SUCCESS)
+            else:
+                self.message_user(request, "the broker does not answer; beat asks again later", messages.ERROR)
 
 
 @admin.register(HarvestState)
