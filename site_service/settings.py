@@ -6,16 +6,24 @@ from typing import Any
 
 from datamodel import env
 from datamodel.base_settings import *  # noqa: F403
-from datamodel.base_settings import BASE_APPS, INVENTORY_CONTENT_ALGORITHM, INVENTORY_NAME, INVENTORY_SHA256
+from datamodel.base_settings import (
+    BASE_APPS,
+    INVENTORY_CONTENT_ALGORITHM,
+    INVENTORY_METRICS_MODULES,
+    INVENTORY_NAME,
+    INVENTORY_SCHEMA_MODULES,
+    INVENTORY_SHA256,
+)
 
 INVENTORY_ROLE = "site"
 INVENTORY_RESOURCE_ID = env.text("INVENTORY_RESOURCE_ID", f"ivo://localhost/{INVENTORY_NAME}")
 INVENTORY_ALLOW_READ = env.flag("INVENTORY_ALLOW_READ", default=True)
 INVENTORY_ALLOW_WRITE = env.flag("INVENTORY_ALLOW_WRITE", default=True)
 
+# First, because it sets the Dramatiq broker: the admin site imports doors that send.
 INSTALLED_APPS = [
-    *BASE_APPS,
     "site_service",
+    *BASE_APPS,
     "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
@@ -25,10 +33,12 @@ WSGI_APPLICATION = "site_service.wsgi.application"
 
 # What this site wants of what a global offers: see `site_service/policy`.
 HARVEST_SELECTION = "site_service.policy.queries.harvest_selection"
-PROVISION_STEPS = ["site_service.policy.provision.apply_configured_policy"]
+PROVISION_STEPS = ["site_service.health.ensure_store", "site_service.policy.provision.apply_configured_policy"]
 # JSON list of {namespace, wanted, priority}: applied by `manage.py provision` while there is no policy, then never again.
 INVENTORY_SYNC_POLICY = env.text("INVENTORY_SYNC_POLICY", "[]")
 
+INVENTORY_SCHEMA_MODULES = [*INVENTORY_SCHEMA_MODULES, "site_service.file_sync.schema"]
+INVENTORY_METRICS_MODULES = [*INVENTORY_METRICS_MODULES, "site_service.file_sync.metrics"]
 INVENTORY_READINESS = ["site_service.health.check_store"]
 INVENTORY_STATE = "site_service.health.state"
 

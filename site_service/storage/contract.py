@@ -174,7 +174,9 @@ class ArtifactStore(Protocol):
         """Begin a put transaction; it survives a restart of the service."""
         ...
 
-    def append(self, transaction_id: str, content: ContentSource, expected: ExpectedContent | None = None) -> PutTransactionStatus:
+    def append(
+        self, transaction_id: str, content: ContentSource, expected: ExpectedContent | None = None
+    ) -> PutTransactionStatus:
         """Add all of `content` at the end, durably; on any failure the transaction is as before the call.
 
         `expected` speaks of this segment's length only (`length`, `max_length`); its checksums speak of all bytes so far.
@@ -207,5 +209,3 @@ class ArtifactStore(Protocol):
         ...
 
     def free_space(self) -> FreeSpace: ...
-
-
