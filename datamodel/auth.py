@@ -15,7 +15,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
 from datamodel import keys, preauth
@@ -55,6 +55,12 @@ def create_api_token(
         },
     )
     return secret
+
+
+def revoke_api_tokens(*, tokens: QuerySet[ApiToken], now: datetime) -> int:
+    """These tokens open nothing any more, within five seconds in every process; returns how many still did."""
+    _token_callers.clear()
+    return tokens.filter(revoked_at__isnull=True).update(revoked_at=now)
 
 
 def authenticate(request: HttpRequest) -> Caller:
@@ -112,7 +118,7 @@ def _refuse(reason: str) -> str:
 class _TokenCallers:
     """Callers by token digest, at most five seconds old: a decision on the hot path costs no query.
 
-    A revocation is therefore heard within five seconds.
+    A revocation is therefore heard within five seconds; an expiry at once.
     """
 
     def __init__(self) -> None:
@@ -123,13 +129,13 @@ class _TokenCallers:
         digest = token_digest(token)
         with self._lock:
             found = self._callers.get(digest)
-        if found is not None and time.monotonic() - found[0] < _CACHE_SECONDS:
+        if found is not None and time.monotonic() < found[0]:
             return found[1]
-        caller = _caller_by_digest(digest)
+        caller, seconds = _caller_by_digest(digest)
         with self._lock:
             if len(self._callers) >= _CACHE_SIZE:
                 self._callers.clear()
-            self._callers[digest] = (time.monotonic(), caller)
+            self._callers[digest] = (time.monotonic() + seconds, caller)
         return caller
 
     def clear(self) -> None:
@@ -137,7 +143,8 @@ class _TokenCallers:
             self._callers.clear()
 
 
-def _caller_by_digest(digest: str) -> Caller:
+def _caller_by_digest(digest: str) -> tuple[Caller, float]:
+    """The caller, and for how many seconds that is true without asking again."""
     now = datetime.now(UTC)
     token = ApiToken.objects.filter(
         Q(expires_at__isnull=True) | Q(expires_at__gt=now), digest=digest, revoked_at__isnull=True
@@ -146,7 +153,9 @@ def _caller_by_digest(digest: str) -> Caller:
         raise NotAuthenticatedError("the API token is unknown, expired or revoked")
     if token.last_used_at is None or now - token.last_used_at > _LAST_USED_RESOLUTION:
         ApiToken.objects.filter(id=token.id).update(last_used_at=now)
-    return Caller(token.name, "api-token", frozenset(Grant(grant) for grant in token.grants))
+    left = (token.expires_at - now).total_seconds() if token.expires_at is not None else _CACHE_SECONDS
+    caller = Caller(token.name, "api-token", frozenset(Grant(grant) for grant in token.grants))
+    return caller, min(left, _CACHE_SECONDS)
 
 
 class _OwnSite:

@@ -51,9 +51,9 @@ BASE_APPS = [
 ]
 
 MIDDLEWARE = [
-    "datamodel.middleware.RequestLogMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "datamodel.middleware.RequestLogMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -113,6 +113,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
 LANGUAGE_CODE = "en-us"
+FORMAT_MODULE_PATH = "datamodel.formats"
 STATIC_URL = f"/{INVENTORY_BASE_PATH}static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
@@ -146,9 +147,6 @@ INVENTORY_REMOTE_TIMEOUT_SECONDS = env.integer("INVENTORY_REMOTE_TIMEOUT_SECONDS
 INVENTORY_NAMESPACES = env.words("INVENTORY_NAMESPACES")
 INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 
-# Further steps of `manage.py provision`: dotted names of functions without arguments; each is idempotent.
-PROVISION_STEPS: list[str] = []
-
 # What the roles add to: modules that describe plain views, modules with gauges, checks of readiness, VOSI capabilities.
 INVENTORY_SCHEMA_MODULES = ["datamodel.schema"]
 INVENTORY_METRICS_MODULES = ["datamodel.metrics"]
@@ -157,6 +155,9 @@ INVENTORY_READINESS: list[str] = []
 INVENTORY_READINESS_SECONDS = env.integer("INVENTORY_READINESS_SECONDS", 5, minimum=1)
 INVENTORY_STATE = ""
 INVENTORY_CAPABILITIES: list[tuple[str, str]] = [(vosi.FILES, "files")]
+
+# Further steps of `manage.py provision`: dotted names of functions without arguments; each is idempotent.
+PROVISION_STEPS: list[str] = []
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["datamodel.auth_drf.InventoryAuthentication"],
@@ -199,8 +200,10 @@ LOGGING = {
     "loggers": {
         "django.request": {"level": "ERROR"},
         "celery": {"level": "WARNING"},
+        # Says when the worker is connected.
+        "celery.apps.worker": {"level": "INFO"},
         "kombu": {"level": "WARNING"},
-        "dramatiq": {"level": "WARNING"},
+        "dramatiq": {"level": "INFO"},
         "boto3": {"level": "WARNING"},
         "botocore": {"level": "WARNING"},
         "urllib3": {"level": "WARNING"},

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from django.db import connection, transaction
 
 from datamodel import positions, rules
+from datamodel.errors import NotPermittedError
 from datamodel.models import InventoryIdentity, StorageSite
 from datamodel.operations import database_now
 
@@ -47,6 +48,17 @@ def ensure_site(*, resource_id: str, allow_read: bool = True, allow_write: bool 
                 defaults={**values, "meta_checksum": checksum, "last_modified": database_now(), "txid": 0},
             )
     return StorageSite.objects.get(id=identity.inventory_id)
+
+
+def switch_site(*, site_id: uuid.UUID, allow_read: bool, allow_write: bool) -> StorageSite:
+    """Let this site be read and written, or not; the globals hear of it by their harvest. A repeat changes nothing.
+
+    Raises `NotPermittedError` for any other site: each site describes itself.
+    """
+    site = StorageSite.objects.get(id=site_id)
+    if site_id != ensure_identity().inventory_id:
+        raise NotPermittedError(f"{site.name} describes itself: switch it there")
+    return ensure_site(resource_id=site.resource_id, allow_read=allow_read, allow_write=allow_write)
 
 
 def restamp_feed() -> int:

@@ -15,14 +15,17 @@ from datamodel.errors import InventoryError
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-# The first path segment of a signed URL (see `preauth.py`) and the legacy form; they must never reach a log.
+# Signed tokens (see `preauth.py`) and those of the legacy grammar, wherever they stand; they must never reach a log. The
+# lengths (of an Ed25519 and an RSA signature) keep names of files apart.
 _TOKENS = re.compile(
-    r"(?<=/)(?:1\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+|[A-Za-z0-9=_-]{16,}~[A-Za-z0-9=_-]+)(?=/|$)"
+    r"(?<![\w.-])1\.[\w-]{1,32}\.[\w-]{16,}\.[\w-]{80,}"
+    r"|(?:[\w=-]|%3D){20,}(?:~|%7E)(?:[\w=-]|%3D){100,}",
+    re.ASCII,
 )
 
 
 def mask_tokens(text: str) -> str:
-    """`text` with signed tokens in paths replaced by `***`."""
+    """`text` with signed tokens replaced by `***`."""
     return _TOKENS.sub("***", text)
 
 

@@ -35,6 +35,25 @@ def connect() -> psycopg.Connection[tuple[object, ...]]:
     return psycopg.connect(**parameters, autocommit=True)
 
 
+class _Outage:
+    """Tells the log when a connection is lost and when it is back, not each try between."""
+
+    def __init__(self, event: str) -> None:
+        self._event = event
+        self._is_on = False
+
+    def goes_on(self, error: psycopg.Error) -> None:
+        if not self._is_on:
+            facts = {"result": "failed", "reason": str(error).strip()}
+            logger.warning("END event=%s", self._event, extra={"facts": facts})
+        self._is_on = True
+
+    def ends(self) -> None:
+        if self._is_on:
+            logger.info("END event=%s", self._event, extra={"facts": {"result": "ok", "reason": "connected again"}})
+        self._is_on = False
+
+
 class _Announcer:
     """One thread per process sends NOTIFY; many commits in a short time cost one."""
 
@@ -51,6 +70,7 @@ class _Announcer:
         self._pending.set()
 
     def _run(self) -> None:
+        outage = _Outage("announce")
         while True:
             try:
                 with connect() as connection:
@@ -58,10 +78,9 @@ class _Announcer:
                         self._pending.wait()
                         self._pending.clear()
                         connection.execute(f"NOTIFY {CHANNEL}")
+                        outage.ends()
             except psycopg.Error as error:
-                logger.warning(
-                    "END event=announce", extra={"facts": {"result": "failed", "reason": str(error).strip()}}
-                )
+                outage.goes_on(error)
                 self._pending.set()
                 time.sleep(_RECONNECT_SECONDS)
 
@@ -97,16 +116,18 @@ class NewsListener:
             self._condition.notify_all()
 
     def _run(self, ready: threading.Event) -> None:
+        outage = _Outage("listen")
         while True:
             try:
                 with connect() as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
                     ready.set()
+                    outage.ends()
                     self._ring()
                     for _ in connection.notifies():
                         self._ring()
             except psycopg.Error as error:
-                logger.warning("END event=listen", extra={"facts": {"result": "failed", "reason": str(error).strip()}})
+                outage.goes_on(error)
                 ready.set()
                 time.sleep(_RECONNECT_SECONDS)
 

@@ -92,8 +92,8 @@ def record_stored(
     """Give durable bytes their artifact and location: a PUT's last step.
 
     Commits together: the new artifact with its location; of a replaced one the DeletedArtifactEvent and its RetiredArtifact;
-    for identical content only `reaffirmed_at` (then the new bytes become obsolete) or the missing location. Raises
-    `PreconditionFailedError` and `RaceLostError`; the caller then makes the bytes obsolete.
+    for identical content only `reaffirmed_at` and, where it was missing, the location (else the new bytes become obsolete).
+    Raises `PreconditionFailedError` and `RaceLostError`; the caller then makes the bytes obsolete.
     """
     return serialized(lambda: _record_stored(uri, content, preconditions, superseded))
 
@@ -286,6 +286,7 @@ def _record_stored(
         return Recorded(_reaffirm(existing, content, now), meaning, txid)
     if existing is not None and meaning is PutMeaning.ATTACH:
         insert_location(existing.id, existing.uri, content.located)
+        _stamp_reaffirmed(existing, now)
         return Recorded(_fill_sha256(existing, content), meaning, txid)
     row = _new_artifact(uri, content, now, existing, superseded)
     if existing is not None:
@@ -341,11 +342,16 @@ def meta_checksum_of(row: ArtifactRow) -> str:
 
 
 def _reaffirm(existing: ArtifactRow, content: NewContent, now: datetime) -> ArtifactRow:
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE artifact SET reaffirmed_at = %s WHERE id = %s", [now, existing.id])
+    _stamp_reaffirmed(existing, now)
     insert_obsolete(content.located)
     updated = _fill_sha256(existing, content)
     return _change_metadata(updated, content.content_type, content.content_encoding, now)
+
+
+def _stamp_reaffirmed(existing: ArtifactRow, now: datetime) -> None:
+    """The caller put this content now: a deletion that is older and arrives later must not take it away."""
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE artifact SET reaffirmed_at = %s WHERE id = %s", [now, existing.id])
 
 
 def _fill_sha256(existing: ArtifactRow, content: NewContent) -> ArtifactRow:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import uuid
+from datetime import datetime
 from urllib.parse import urlsplit
+
+from django.db.models import QuerySet
 
 from datamodel import sealing
 from datamodel.errors import InvalidRequestError
-from datamodel.models import RemoteInventory
+from datamodel.models import HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
 
 
-def save_remote(*, name: str, role: str, url: str, token: str | None) -> RemoteInventory:
-    """Make or change the remote of this name; `token` None keeps the one it has. A repeat changes nothing.
+def save_remote(*, name: str, role: str, url: str, token: str | None, enabled: bool | None = None) -> RemoteInventory:
+    """Make or change the remote of this name; None keeps what it has. A repeat changes nothing.
 
     A changed URL may name another inventory: what was learnt of the old one (its id, its site) is forgotten, and the next
     contact learns anew. Raises `InvalidRequestError` for a role or URL that cannot be.
@@ -21,11 +25,23 @@ def save_remote(*, name: str, role: str, url: str, token: str | None) -> RemoteI
     values: dict[str, object] = {"role": role, "url": address}
     if token is not None:
         values["token"] = sealing.seal(token.encode())
+    if enabled is not None:
+        values["enabled"] = enabled
     known = RemoteInventory.objects.filter(name=name).first()
     if known is not None and known.url != address:
         values |= {"inventory_id": None, "site": None}
     remote, _ = RemoteInventory.objects.update_or_create(name=name, defaults=values)
     return remote
+
+
+def rewind(*, states: QuerySet[HarvestState]) -> int:
+    """Let these streams be harvested from the start; returns how many. Nothing is lost: rows that are known change nothing."""
+    return states.update(epoch="", cur_txid=0, cur_id=uuid.UUID(int=0), is_complete=False)
+
+
+def mark_seen(*, found: QuerySet[HarvestConflict] | QuerySet[HarvestRejection], now: datetime) -> int:
+    """An operator has seen these; returns how many were new."""
+    return found.filter(seen_at__isnull=True).update(seen_at=now)
 
 
 def checked_url(url: str) -> str:

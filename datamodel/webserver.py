@@ -1,6 +1,7 @@
 """Gunicorn's configuration for both roles: `gunicorn -c python:datamodel.webserver site_service.wsgi`.
 
-Threads, because transfers wait for disks and peers; gthread, because it reports a body that was cut (house, decision 3).
+Threads, because transfers wait for disks and peers; gunicorn's thread worker, because it reports a body that was cut (house,
+decision 3); ours, because it lets a view refuse or redirect a body before it is sent.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from datamodel import env
 
 bind = env.words("INVENTORY_BIND", "127.0.0.1:8000")
-worker_class = "gthread"
+worker_class = "datamodel.worker.InvitingWorker"
 workers = env.integer("INVENTORY_WORKERS", 1, minimum=1)
 threads = env.integer("INVENTORY_THREADS", 32, minimum=1)
 # The worker's heartbeat; a thread that transfers for hours does not stop it.

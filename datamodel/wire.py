@@ -8,8 +8,8 @@ from datamodel.rules import ArtifactRow
 
 
 def time_text(when: datetime) -> str:
-    """UTC with milliseconds: `2026-01-02T03:04:05.678Z`."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond // 1000:03d}Z"
+    """ISO 8601 in UTC with milliseconds: `2026-01-02T03:04:05.678+00:00`."""
+    return when.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def artifact_item(row: ArtifactRow) -> dict[str, str | int | None]:
@@ -24,4 +24,5 @@ def artifact_item(row: ArtifactRow) -> dict[str, str | int | None]:
         "contentEncoding": row.content_encoding,
         "contentLastModified": time_text(row.content_last_modified),
         "lastModified": time_text(row.last_modified),
+        "metaChecksum": row.meta_checksum,
     }

@@ -6,7 +6,12 @@ from datetime import timedelta
 
 from datamodel import env, vosi
 from datamodel.base_settings import *  # noqa: F403
-from datamodel.base_settings import BASE_APPS, INVENTORY_CAPABILITIES
+from datamodel.base_settings import (
+    BASE_APPS,
+    INVENTORY_CAPABILITIES,
+    INVENTORY_METRICS_MODULES,
+    INVENTORY_SCHEMA_MODULES,
+)
 
 INVENTORY_ROLE = "global"
 
@@ -24,6 +29,18 @@ STORAGES = {
 }
 
 INVENTORY_CAPABILITIES = [*INVENTORY_CAPABILITIES, (vosi.LOCATE, "locate")]
+# Nothing at a global waits for harvested rows.
+HARVEST_NUDGE = ""
+INVENTORY_SCHEMA_MODULES = [
+    *INVENTORY_SCHEMA_MODULES,
+    "global_inventory.locate.schema",
+    "global_inventory.artifacts.schema",
+]
+INVENTORY_METRICS_MODULES = [
+    *INVENTORY_METRICS_MODULES,
+    "global_inventory.sites.metrics",
+    "global_inventory.artifacts.metrics",
+]
 
 # How long a negotiated URL may be used to begin a transfer.
 INVENTORY_URL_SECONDS = env.integer("INVENTORY_URL_SECONDS", 3600, minimum=1)

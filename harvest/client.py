@@ -94,9 +94,10 @@ class PageQuery:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Proven rows in a file (COPY text, `columns` in order), and where the next page begins. Close it, or use `with`."""
+    """Proven rows in a file (COPY text, `columns` in order), after `start`; the next page begins at `next_cursor`. Close it."""
 
     stream: Stream
+    start: Cursor | None
     epoch: str
     columns: tuple[str, ...]
     rows: IO[bytes]
@@ -222,7 +223,9 @@ class _Receiver:
         following = self._parse_cursor(cursor, epoch, more=more == "1")
         self._rows.seek(0)
         columns = tuple(self._header[1:])
-        return Page(self._query.stream, epoch, columns, self._rows, self._count, following, more == "1")
+        return Page(
+            self._query.stream, self._query.cursor, epoch, columns, self._rows, self._count, following, more == "1"
+        )
 
     def _parse_header(self, line: bytes) -> list[str]:
         """Epoch and columns. A newer protocol version may add columns and words to the end line, never take any away."""
@@ -271,6 +274,8 @@ def _pool() -> urllib3.PoolManager:
 
 def _get(remote: Remote, path: str, *, extra_seconds: int = 0) -> BaseHTTPResponse:
     seconds = settings.INVENTORY_REMOTE_TIMEOUT_SECONDS
+    if not remote.url.startswith(("http://", "https://")):
+        raise RemoteProtocolError(f"{remote.name} has no usable URL: it must begin with http:// or https://")
     headers = {"Accept-Encoding": "identity", "User-Agent": "storage-inventory-harvest"}
     if remote.token:
         headers["Authorization"] = f"Bearer {remote.token}"

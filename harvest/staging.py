@@ -159,11 +159,13 @@ def _reason(stream: Stream) -> str:
 
 
 def _rejections(stream: Stream) -> str:
+    # With parameters beside it a per cent sign is written twice.
+    reason = _reason(stream).replace("%", "%%")
     cells = ", ".join(f"coalesce({column.name}, '\\N')" for column in stream.columns if column.name != "txid")
     return f"""
         INSERT INTO harvest_rejection (id, remote_id, stream, row_id, row, row_digest, reason, rejected_at)
         SELECT gen_random_uuid(), %(remote)s, %(stream)s, CASE WHEN pg_input_is_valid(id, 'uuid') THEN id::uuid END,
             left(line, {_ROW_TEXT_LENGTH}), encode(sha256(convert_to(line, 'UTF8')), 'hex'), reason, inventory_now()
-        FROM (SELECT id, concat_ws(chr(9), {cells}) AS line, {_reason(stream)} AS reason FROM harvested_text) t
+        FROM (SELECT id, concat_ws(chr(9), {cells}) AS line, {reason} AS reason FROM harvested_text) t
         WHERE reason IS NOT NULL LIMIT {_LISTED_PER_PAGE} ON CONFLICT DO NOTHING
     """

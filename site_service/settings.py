@@ -33,12 +33,22 @@ WSGI_APPLICATION = "site_service.wsgi.application"
 
 # What this site wants of what a global offers: see `site_service/policy`.
 HARVEST_SELECTION = "site_service.policy.queries.harvest_selection"
+# The task that is told when harvested rows have come.
+HARVEST_NUDGE = "site_service.file_sync.tasks.enqueue_missing"
 PROVISION_STEPS = ["site_service.health.ensure_store", "site_service.policy.provision.apply_configured_policy"]
 # JSON list of {namespace, wanted, priority}: applied by `manage.py provision` while there is no policy, then never again.
 INVENTORY_SYNC_POLICY = env.text("INVENTORY_SYNC_POLICY", "[]")
 
-INVENTORY_SCHEMA_MODULES = [*INVENTORY_SCHEMA_MODULES, "site_service.file_sync.schema"]
-INVENTORY_METRICS_MODULES = [*INVENTORY_METRICS_MODULES, "site_service.file_sync.metrics"]
+INVENTORY_SCHEMA_MODULES = [
+    *INVENTORY_SCHEMA_MODULES,
+    "site_service.files.schema",
+    "site_service.file_sync.schema",
+]
+INVENTORY_METRICS_MODULES = [
+    *INVENTORY_METRICS_MODULES,
+    "site_service.retention.metrics",
+    "site_service.file_sync.metrics",
+]
 INVENTORY_READINESS = ["site_service.health.check_store"]
 INVENTORY_STATE = "site_service.health.state"
 

@@ -56,6 +56,9 @@ class Artifact(models.Model):
             ),
         )
 
+    def __str__(self) -> str:
+        return str(self.uri)
+
 
 class StorageLocation(models.Model):
     """Where the bytes of one artifact are at this site; an artifact without one is known here but not stored."""
@@ -73,6 +76,9 @@ class StorageLocation(models.Model):
             models.UniqueConstraint(fields=["storage_bucket", "storage_id"], name="storage_location_one_per_object"),
         )
 
+    def __str__(self) -> str:
+        return f"{self.storage_bucket}/{self.storage_id}"
+
 
 class ObsoleteStorageLocation(models.Model):
     """Bytes that no artifact ever needed (a copy that came second); removed as soon as possible."""
@@ -89,6 +95,9 @@ class ObsoleteStorageLocation(models.Model):
         constraints = (
             models.UniqueConstraint(fields=["storage_bucket", "storage_id"], name="obsolete_one_per_object"),
         )
+
+    def __str__(self) -> str:
+        return f"{self.storage_bucket}/{self.storage_id}"
 
 
 class RetiredArtifact(models.Model):
@@ -126,3 +135,6 @@ class RetiredArtifact(models.Model):
                 name="retired_state_known", condition=Q(state__in=["retained", "removing", "purged", "restored"])
             ),
         )
+
+    def __str__(self) -> str:
+        return str(self.uri)

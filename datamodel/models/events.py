@@ -19,6 +19,9 @@ class EntityEvent(models.Model):
     class Meta:
         abstract = True
 
+    def __str__(self) -> str:
+        return self.uri or str(self.id)
+
 
 class DeletedArtifactEvent(EntityEvent):
     """The content with that id is gone for ever, everywhere. `deleted_at`: when, by the clock of the deleting inventory."""

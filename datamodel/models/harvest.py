@@ -13,7 +13,7 @@ from datamodel.models.site import StorageSite
 class RemoteInventory(models.Model):
     """Another inventory that this one harvests: a site by a global, a global by a site.
 
-    `url` is its base URL (with base path, without trailing slash). `token` is sealed (`secrets.py`). The lease lets one
+    `url` is its base URL (with base path, without trailing slash). `token` is sealed (`sealing.py`). The lease lets one
     process at a time harvest it.
     """
 
@@ -75,6 +75,9 @@ class HarvestState(models.Model):
             models.UniqueConstraint(fields=["remote", "name", "selector"], name="harvest_state_one_per_stream"),
         )
 
+    def __str__(self) -> str:
+        return f"{self.remote} {self.name} {self.selector}".rstrip()
+
 
 class HarvestConflict(models.Model):
     """Two artifacts claimed one uri; the loser was recorded as deleted. Listed until an operator has seen it."""
@@ -95,6 +98,9 @@ class HarvestConflict(models.Model):
         db_table = "harvest_conflict"
         indexes = (models.Index(fields=["winner_id"], name="harvest_conflict_winner"),)
 
+    def __str__(self) -> str:
+        return str(self.uri)
+
 
 class HarvestRejection(models.Model):
     """A row that a remote sent and that was set aside: its checksum, its form or its claim is wrong."""
@@ -114,3 +120,6 @@ class HarvestRejection(models.Model):
         constraints = (
             models.UniqueConstraint(fields=["remote", "stream", "row_digest"], name="harvest_rejection_once"),
         )
+
+    def __str__(self) -> str:
+        return f"{self.stream}: {self.reason}"

@@ -11,7 +11,7 @@ from datamodel.models.harvest import RemoteInventory
 
 
 class PreauthKeyPair(models.Model):
-    """An Ed25519 key pair of this inventory for signing transfer URLs. The private half is sealed (`secrets.py`).
+    """An Ed25519 key pair of this inventory for signing transfer URLs. The private half is sealed (`sealing.py`).
 
     Signing uses the newest pair with `active_from` in the past; verification accepts every pair until `expires_at`.
     """
@@ -27,6 +27,9 @@ class PreauthKeyPair(models.Model):
     class Meta:
         db_table = "preauth_key_pair"
 
+    def __str__(self) -> str:
+        return self.name
+
 
 class TrustedKey(models.Model):
     """A public key of another inventory, as last fetched from it; `name` is the key id in its tokens."""
@@ -40,6 +43,9 @@ class TrustedKey(models.Model):
     class Meta:
         db_table = "trusted_key"
         constraints = (models.UniqueConstraint(fields=["remote", "name"], name="trusted_key_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.remote}"
 
 
 class ApiToken(models.Model):

@@ -1,7 +1,13 @@
-"""Routes."""
+"""Routes of the catalogue."""
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from django.urls import path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from global_inventory.artifacts import views
+
+urlpatterns = [
+    path("artifacts", views.artifacts, name="artifacts"),
+    path("artifacts/<uuid:artifact_id>", views.artifact, name="artifact"),
+    path("explain", views.explain, name="explain"),
+]

@@ -29,7 +29,9 @@ _PROTOCOLS = {
 }
 # A caller who sends credentials of its own gets the plain address; certificates and cookies mean nothing to our sites, so
 # whoever asks for these gets what an anonymous caller gets: a signed URL, which needs no other proof.
-_OWN_CREDENTIALS = frozenset({f"{_SSO}#token", f"{_SSO}#BasicAA"})
+_OWN_CREDENTIALS = frozenset(
+    {f"{_SSO}#token", f"{_SSO}#BasicAA", "http://www.w3.org/Protocols/HTTP/1.0/spec.html#BasicAA"}
+)
 _SIGNED = frozenset({f"{_SSO}#tls-with-certificate", f"{_SSO}#cookie", f"{_SSO}#anon"})
 
 

@@ -1,10 +1,16 @@
-"""App config."""
+"""App config; registers the system checks."""
 
 from django.apps import AppConfig
+from django.utils.module_loading import import_module
 
 
-class FeatureConfig(AppConfig):
+class SitesConfig(AppConfig):
+    """Sites as the global sees them."""
+
     name = "global_inventory.sites"
     label = "sites"
     verbose_name = "Sites"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        import_module("global_inventory.sites.checks")

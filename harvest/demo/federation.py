@@ -28,7 +28,7 @@ KEPT, LATER, EVERYTHING = "demo:kept/", "demo:later/", "demo:"
 READY_SECONDS = 120.0
 FREE_BYTES = 512 * 1024 * 1024
 _GRACE_SECONDS = 10.0
-_LOOK_SECONDS = 0.02
+_LOOK_SECONDS = 0.1
 # What is stopped first: who decides and carries, who listens, who answers.
 _STOP_ORDER = (("celery", "dramatiq"), ("listen", "provision"), ("web",))
 _SETTINGS = ("INVENTORY_", "DATABASE_URL", "REDIS_URL", "DJANGO_", "GUNICORN_", "CELERY_", "dramatiq_", "PYTEST_")
@@ -93,6 +93,9 @@ def environment(inventory: Inventory, remotes: Iterable[Inventory], known: Secre
         "INVENTORY_ADMIN_PASSWORD": known.admin_password,
         "INVENTORY_NAMESPACES": ",".join(inventory.namespaces),
         "INVENTORY_GRACEFUL_SECONDS": "5",
+        # A demo is small, and its disk may be.
+        "INVENTORY_SYNC_FREE_BYTES": str(FREE_BYTES // 4),
+        "INVENTORY_PUT_FREE_BYTES": str(FREE_BYTES // 8),
         "PYTHONUNBUFFERED": "1",
     }
     if inventory.role == "site":
@@ -198,13 +201,17 @@ class Federation:
     def await_ready(self, inventories: Iterable[Inventory], stopping: threading.Event) -> None:
         """Until all services have connected and these inventories answer. Raises DemoError."""
         deadline = time.monotonic() + READY_SECONDS
-        while waiting := [*self._supervisor.unconnected(), *(one.name for one in inventories if not is_ready(one.url))]:
+        while waiting := self._unready(inventories):
             if stopping.is_set():
                 raise DemoError("stopped before the services were ready")
             if time.monotonic() > deadline:
-                logs = f"their logs are in {self._logs}"
-                raise DemoError(f"not ready after {READY_SECONDS:.0f} s: {', '.join(waiting)}; {logs}")
+                reasons = "; ".join(f"{name}: {reason}" for name, reason in waiting.items())
+                raise DemoError(f"not ready after {READY_SECONDS:.0f} s: {reasons} (logs: {self._logs})")
             stopping.wait(_LOOK_SECONDS)
+
+    def _unready(self, inventories: Iterable[Inventory]) -> dict[str, str]:
+        unconnected = dict.fromkeys(self._supervisor.unconnected(), "it is not connected")
+        return unconnected | {one.name: reason for one in inventories if (reason := unreadiness(one.url))}
 
     def stop(self, *inventories: Inventory) -> None:
         """End these inventories, or all: workers, listeners, web, servers. Raises EmbeddedError, TimeoutError."""
@@ -215,12 +222,15 @@ class Federation:
         self._servers.stop([inventory.servers for inventory in ending])
 
 
-def is_ready(url: str) -> bool:
-    """Whether the service at this base URL says that it can work."""
+def unreadiness(url: str) -> str:
+    """Why the service at this base URL cannot work yet; "" when it can."""
     try:
-        return _http.request("GET", f"{url}/readyz").status == 200
+        answer = _http.request("GET", f"{url}/readyz")
+        return "" if answer.status == 200 else str(answer.json().get("detail", answer.status))
     except urllib3.exceptions.HTTPError:
-        return False
+        return "it does not answer"
+    except ValueError:
+        return "its answer cannot be understood"
 
 
 def free_bytes(directory: Path) -> int:

@@ -23,6 +23,7 @@ from datamodel.errors import InvalidRequestError
 from datamodel.permissions import Grant, require
 from datamodel.rules import ArtifactRow
 from datamodel.uris import Namespace
+from datamodel.wire import artifact_item
 from site_service.files import queries
 from site_service.files.queries import Entry, Listed
 from site_service.files.responses import checksums_of
@@ -144,20 +145,7 @@ def _chunks(lines: Iterable[str]) -> Iterator[bytes]:
 
 
 def _artifact_json(artifact: ArtifactRow, *, is_stored: bool) -> dict[str, object]:
-    sha256 = artifact.content_sha256
-    return {
-        "id": str(artifact.id),
-        "uri": artifact.uri,
-        "contentChecksum": artifact.content_checksum,
-        "contentLastModified": artifact.content_last_modified.isoformat(timespec="milliseconds"),
-        "contentLength": artifact.content_length,
-        "contentType": artifact.content_type,
-        "contentEncoding": artifact.content_encoding,
-        "contentSha256": sha256.hex() if sha256 is not None else None,
-        "lastModified": artifact.last_modified.isoformat(timespec="milliseconds"),
-        "metaChecksum": artifact.meta_checksum,
-        "stored": is_stored,
-    }
+    return {**artifact_item(artifact), "stored": is_stored}
 
 
 def _json_lines(listed: Iterable[Listed]) -> Iterator[str]:

@@ -26,12 +26,11 @@ class ListingPath:
     namespace: Namespace | None
 
 
-def parse_path(raw: bytes) -> FilePath | ListingPath:
-    """From the path as the server passes it on: decoded once, not yet known to be text. Raises `InvalidUriError`.
+def parse_path(text: str) -> FilePath | ListingPath:
+    """From the path as Django passes it on: decoded once, bytes that are not UTF-8 still escaped. Raises `InvalidUriError`.
 
     A token is there iff the first `/` comes before the first `:`. What ends in `/` or `:` names a namespace.
     """
-    text = _decode(raw)
     token, rest = _split_token(text)
     if token is None and (not rest or rest.endswith(("/", ":"))):
         return ListingPath(Namespace.parse(rest) if rest else None)
@@ -40,15 +39,6 @@ def parse_path(raw: bytes) -> FilePath | ListingPath:
         raise InvalidUriError(f"missing or invalid artifact URI {rest!r}: write /files/SCHEME:PATH/NAME")
     path, filename = _split_override(path)
     return FilePath(ArtifactUri.parse(f"{scheme}:{path}"), token, filename)
-
-
-def _decode(raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        raise InvalidUriError(
-            "the path is not UTF-8: write bytes beyond UTF-8 as ~XX, for example ~E9 for the byte 0xE9"
-        ) from None
 
 
 def _split_token(text: str) -> tuple[str | None, str]:

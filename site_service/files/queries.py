@@ -78,13 +78,15 @@ def file_state(uri: ArtifactUri) -> FileState:
     return FileState(allow_read, allow_write, KnownArtifact(artifact_from(rest), location))
 
 
-def artifact_page(prefix: str, *, after: str = "", limit: int = PAGE_ROWS, stored_only: bool = False) -> list[Listed]:
-    """Up to `limit` artifacts whose uri starts with `prefix`, after the uri `after`, in C order."""
+def artifact_page(prefix: str, *, after: str = "", limit: int | None = None, stored_only: bool = False) -> list[Listed]:
+    """Up to `limit` (default: a page of) artifacts whose uri starts with `prefix`, after the uri `after`, in C order."""
     # No uri equals the prefix itself: none ends in `:` or `/`.
     start = max(after, prefix)
     end = prefix_upper_bound(prefix) if prefix else _END
     with connection.cursor() as cursor:
-        cursor.execute(_PAGE_SQL, {"after": start, "before": end, "stored_only": stored_only, "limit": limit})
+        cursor.execute(
+            _PAGE_SQL, {"after": start, "before": end, "stored_only": stored_only, "limit": limit or PAGE_ROWS}
+        )
         return [Listed(artifact_from(row), row[_COLUMN_COUNT]) for row in cursor.fetchall()]
 
 

@@ -45,7 +45,7 @@ _LISTING_METHODS = ("GET", "HEAD", "OPTIONS")
 @csrf_exempt
 def files(request: HttpRequest) -> HttpResponseBase:
     """Everything below `/files/`."""
-    path = parse_path(raw_path(request))
+    path = parse_path(request.path_info.removeprefix(f"/{settings.INVENTORY_BASE_PATH}files/"))
     allowed = _LISTING_METHODS if isinstance(path, ListingPath) else _FILE_METHODS
     if request.method == "OPTIONS":
         return _options(allowed)
@@ -54,12 +54,6 @@ def files(request: HttpRequest) -> HttpResponseBase:
     if isinstance(path, ListingPath):
         return listing.list_namespace(request, path.namespace)
     return _METHODS[str(request.method)](request, path)
-
-
-def raw_path(request: HttpRequest) -> bytes:
-    """What follows `/files/`, decoded once by the server, as bytes: Django's own path hides what is not UTF-8."""
-    path: bytes = request.META["PATH_INFO"].encode("latin-1")
-    return path.removeprefix(f"/{settings.INVENTORY_BASE_PATH}files/".encode())
 
 
 def _options(allowed: tuple[str, ...]) -> HttpResponse:

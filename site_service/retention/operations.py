@@ -112,6 +112,6 @@ def _claim_obsolete(location_id: uuid.UUID) -> Located | None:
     return Located(*row) if row is not None else None
 
 
-def _execute(sql: str, parameters: dict[str, object]) -> None:
+def _execute(sql: str, parameters: dict[str, uuid.UUID]) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(sql, parameters)

@@ -114,29 +114,29 @@ class FakeInventory:
     def remove(self, stream: str, identity: str) -> None:
         self.rows[stream] = [row for row in self.rows[stream] if row["id"] != identity]
 
-    def add_site(self, **changes: Any) -> uuid.UUID:
-        values = {"identity": self.inventory_id, "allow_read": True, "allow_write": True} | changes
-        identity, name, resource_id = values["identity"], "fake", values.get("resource_id", f"ivo://fake/{self.txid}")
+    def add_site(
+        self,
+        *,
+        identity: uuid.UUID | None = None,
+        resource_id: str = "",
+        allow_read: bool = True,
+        allow_write: bool = True,
+    ) -> uuid.UUID:
+        identity, resource_id = identity or self.inventory_id, resource_id or f"ivo://fake/{self.txid}"
         checksum = site_meta_checksum(
-            identity,
-            allow_read=values["allow_read"],
-            allow_write=values["allow_write"],
-            name=name,
-            resource_id=resource_id,
+            identity, allow_read=allow_read, allow_write=allow_write, name="fake", resource_id=resource_id
         )
-        self.add(
-            "sites",
-            {
-                "id": str(identity),
-                "resourceID": resource_id,
-                "name": name,
-                "allowRead": str(values["allow_read"]).lower(),
-                "allowWrite": str(values["allow_write"]).lower(),
-                "lastModified": stamp(WHEN),
-                "metaChecksum": checksum,
-            },
-        )
-        return identity  # type: ignore[no-any-return]  # one of the values given
+        fields: dict[str, str | None] = {
+            "id": str(identity),
+            "resourceID": resource_id,
+            "name": "fake",
+            "allowRead": str(allow_read).lower(),
+            "allowWrite": str(allow_write).lower(),
+            "lastModified": stamp(WHEN),
+            "metaChecksum": checksum,
+        }
+        self.add("sites", fields)
+        return identity
 
     def add_artifact(self, row: ArtifactRow, **changes: str | None) -> int:
         return self.add("artifacts", artifact_fields(row) | changes)
@@ -155,11 +155,11 @@ class FakeInventory:
 
     def page(self, stream: str, query: dict[str, list[str]]) -> bytes:
         cursor = query.get("cursor", [""])[0]
-        start = tuple(cursor.split(".")[1:]) if cursor else ("0", str(uuid.UUID(int=0)))
+        start = tuple(cursor.split(".")[1:]) if cursor else ("0", "")
         limit = int(query["limit"][0])
-        after = (int(start[0]), uuid.UUID(start[1]))
-        rows = [row for row in self.rows[stream] if (int(str(row["txid"])), uuid.UUID(str(row["id"]))) > after]
-        rows.sort(key=lambda row: (int(str(row["txid"])), uuid.UUID(str(row["id"]))))
+        after = (int(start[0]), start[1])
+        rows = sorted(self.rows[stream], key=_position)
+        rows = [row for row in rows if _position(row) > after]
         rows = [row for row in rows if self._is_asked_for(stream, row, query)][:limit]
         more = len(rows) == limit
         last = (
@@ -222,6 +222,10 @@ class FakeInventory:
         return (
             (uri is None) or any(uri.startswith(namespace) for namespace in namespaces) or row.get("holder") in holder
         )
+
+
+def _position(row: dict[str, str | None]) -> tuple[int, str]:
+    return int(str(row["txid"])), str(row["id"])
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -169,18 +169,18 @@ def test_a_reader_waits_for_the_news_and_is_woken_by_them(federation: Federation
     thread.join()
 
 
-BEHIND = [
-    ("one stream is behind", 100, EPOCH, STREAMS[:2]),
-    ("all are behind", 99, EPOCH, STREAMS),
-    ("another epoch", 1000, "f" * 16, STREAMS),
-]
+BEHIND: dict[str, tuple[int, str, tuple[str, ...]]] = {
+    "one stream is behind": (100, EPOCH, STREAMS[:2]),
+    "all are behind": (99, EPOCH, STREAMS),
+    "another epoch": (1000, "f" * 16, STREAMS),
+}
 
 
-@pytest.mark.parametrize(("name", "txid", "epoch", "streams"), BEHIND, ids=[case[0] for case in BEHIND])
+@pytest.mark.parametrize("name", BEHIND)
 def test_a_position_that_is_not_passed_in_time_is_asked_of_its_site(
-    federation: Federation, reader: Client, alpha: FakeSite, settings: Settings,
-    name: str, txid: int, epoch: str, streams: tuple[str, ...],
-) -> None:  # fmt: skip
+    federation: Federation, reader: Client, alpha: FakeSite, settings: Settings, name: str
+) -> None:
+    txid, epoch, streams = BEHIND[name]
     settings.INVENTORY_POSITION_WAIT_SECONDS = 0
     remote = federation.add_site("alpha", alpha.url)
     other = federation.add_site("beta", "http://127.0.0.1:1")
@@ -188,7 +188,7 @@ def test_a_position_that_is_not_passed_in_time_is_asked_of_its_site(
     harvested(remote, txid, epoch=epoch, streams=streams)
     identity = alpha.store(URI, b"replaced")
     head = get(reader, after=position(remote, 100), method="HEAD")
-    assert head["x-artifact-id"] == str(identity), name
+    assert head["x-artifact-id"] == str(identity)
     response = get(reader, after=position(remote, 100))
     assert response["Location"].startswith(alpha.url)
     assert "duplicate" not in response["Link"]

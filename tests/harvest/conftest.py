@@ -12,6 +12,8 @@ from datamodel import auth, sealing
 from datamodel.models import InventoryIdentity, RemoteInventory, StorageSite
 from datamodel.permissions import Grant
 from tests.fakes.feed import TOKEN, FakeInventory, serve
+from tests.harvest import selections
+from tests.harvest.selections import Wishes
 
 
 @pytest.fixture
@@ -41,9 +43,17 @@ def from_site(inventory: InventoryIdentity, settings: Settings, peer: FakeInvent
 
 
 @pytest.fixture
+def policy(monkeypatch: pytest.MonkeyPatch) -> Wishes:
+    """What the site under test wants: everything in cadc:, until the test says otherwise."""
+    wishes = Wishes()
+    monkeypatch.setattr(selections, "wishes", wishes)
+    return wishes
+
+
+@pytest.fixture
 def from_global(site: StorageSite, settings: Settings, peer: FakeInventory) -> RemoteInventory:
     """We are a site; the peer is a global."""
     settings.INVENTORY_ROLE = "site"
     settings.HARVEST_NUDGE = ""
-    settings.HARVEST_SELECTION = "tests.harvest.selections.everything_in_cadc"
+    settings.HARVEST_SELECTION = "tests.harvest.selections.wished"
     return remote_to(peer, role="global")

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 import pytest
@@ -39,7 +40,7 @@ class Reader:
     def __init__(self, token: str) -> None:
         self._client = Client(headers={"authorization": f"Bearer {token}"})
 
-    def get(self, path: str, **query: object) -> tuple[int, bytes]:
+    def get(self, path: str, **query: Any) -> tuple[int, bytes]:
         response = self._client.get(f"/harvest/{path}", query)
         body = b"".join(response.streaming_content) if response.streaming else response.content  # type: ignore[attr-defined]
         return response.status_code, body
@@ -177,7 +178,8 @@ def test_a_rare_namespace_is_found_in_bounded_steps(
     for number in range(10):
         put(f"file{number}")
     wanted = operations.record_stored(uri=ArtifactUri.parse("cadc:RARE/x"), content=new_content())
-    pages, found, more, query = 0, [], "1", {}
+    query: dict[str, str] = {}
+    pages, found, more = 0, [], "1"
     while more == "1":
         rows, cursor, more = reader.page("artifacts", namespace="cadc:RARE/", **query)
         found += rows

@@ -23,7 +23,7 @@ import urllib3
 from datamodel import embedded
 from datamodel.processes import wait_until
 from harvest.demo import groups
-from harvest.demo.federation import KEPT, is_ready
+from harvest.demo.federation import KEPT, unreadiness
 from harvest.demo.peer import Digests, Listed, Peer, PeerError, Stored
 from harvest.demo.records import Records
 
@@ -141,7 +141,7 @@ class Demo:
         return self.directory / name / "servers"
 
     def await_ready(self) -> None:
-        eventually_at(self.everybody, lambda peer: is_ready(peer.url), "not ready")
+        eventually_at(self.everybody, lambda peer: not unreadiness(peer.url), "not ready")
 
     @property
     def everybody(self) -> tuple[Peer, ...]:

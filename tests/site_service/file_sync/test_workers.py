@@ -19,6 +19,7 @@ from datamodel.models import ObsoleteStorageLocation, StorageLocation
 from site_service.file_sync import tasks
 from site_service.file_sync.models import SyncAttempt
 from site_service.storage import registry
+from site_service.storage.filesystem import FilesystemStore
 from tests.fakes import files
 from tests.site_service.file_sync.conftest import CONTENT, Federation
 from tests.site_service.file_sync.workers import PROJECT, SyncWorker, wait_for
@@ -45,7 +46,7 @@ def worker(tmp_path: Path, settings: Settings, federation: Federation) -> Iterat
             "OPTIONS": {"root": str(worker.storage)},
         },
     }
-    registry.FilesystemStore.create(worker.storage)
+    FilesystemStore.create(worker.storage)
     registry.get_store.cache_clear()
     yield worker
     worker.kill()

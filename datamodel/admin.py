@@ -1,0 +1,312 @@
+"""The operator's door to what every inventory has: artifacts and events to look at, tokens and switches to change.
+
+Tables grow to 10^8 rows: lists follow an index, search by the start of a uri or by id, and count no further than a cap.
+Whatever is shown of a row is escaped: uris and names come from anyone.
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, cast
+from urllib.parse import quote
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin, messages
+from django.core.paginator import Paginator
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.template.defaultfilters import filesizeformat
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from datamodel import auth, identity
+from datamodel.models import (
+    ApiToken,
+    Artifact,
+    DeletedArtifactEvent,
+    DeletedStorageLocationEvent,
+    ObsoleteStorageLocation,
+    PreauthKeyPair,
+    RetiredArtifact,
+    SiteLocation,
+    StorageLocation,
+    StorageLocationEvent,
+    StorageSite,
+    TrustedKey,
+)
+from datamodel.permissions import Grant
+from datamodel.uris import prefix_upper_bound
+
+admin.site.site_header = f"{settings.INVENTORY_NAME} · {settings.INVENTORY_ROLE}"
+admin.site.site_title = settings.INVENTORY_NAME
+admin.site.index_title = "Inventory"
+admin.site.site_url = f"/{settings.INVENTORY_BASE_PATH}"
+
+
+class CappedPaginator(Paginator):  # type: ignore[type-arg]  # the stub is generic, the class is not
+    """Counts no further than `cap`: nobody turns more pages, and counting 10^8 rows takes minutes."""
+
+    cap = 5_000
+
+    @cached_property
+    def count(self) -> int:
+        rows = cast("QuerySet[Model]", self.object_list)
+        return rows.order_by()[: self.cap].count()
+
+
+class TableAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stub is generic, the class is not
+    """A table of any size, to look at."""
+
+    paginator = CappedPaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    list_per_page = 50
+    # Sorting by what has no index would sort the whole table.
+    sortable_by = ()
+    actions: Sequence[str] | None = None
+    # Search looks at the start of this column, which has an index; None: by id only.
+    uri_column: str | None = "uri"
+    # What makes Django show the search box; the search itself is below.
+    search_fields = ["id"]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        return searched(queryset, search_term.strip(), self.uri_column), False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+def searched(queryset: QuerySet[Any], term: str, uri_column: str | None) -> QuerySet[Any]:
+    """Rows with this id, or whose uri starts with the term: a range of the index in C collation."""
+    if not term:
+        return queryset
+    try:
+        return queryset.filter(id=uuid.UUID(term))
+    except ValueError:
+        if uri_column is None:
+            return queryset.none()
+    prefix = term if term.isascii() else quote(term, safe="!'()*+,-./:=@_~%")
+    return queryset.filter(**{f"{uri_column}__gte": prefix, f"{uri_column}__lt": prefix_upper_bound(prefix)})
+
+
+class StorageLocationInline(admin.StackedInline):  # type: ignore[type-arg]  # the stub is generic, the class is not
+    model = StorageLocation
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+@admin.register(Artifact)
+class ArtifactAdmin(TableAdmin):
+    list_display = ["uri", "size", "content_type", "content_last_modified", "is_stored"]
+    list_select_related = ["storage_location"]
+    ordering = ["uri"]
+    search_help_text = "The start of a uri, or an id"
+    inlines = [StorageLocationInline]
+    fields = [
+        "uri",
+        "explain",
+        "id",
+        "content_length",
+        "content_type",
+        "content_encoding",
+        "content_checksum",
+        "sha256",
+        "content_last_modified",
+        "copies",
+        "uri_bucket",
+        "last_modified",
+        "meta_checksum",
+        "meta_modified_at",
+        "reaffirmed_at",
+        "txid",
+    ]
+
+    def get_inlines(self, request: HttpRequest, obj: Artifact | None) -> list[Any]:
+        return [StorageLocationInline] if obj is not None and hasattr(obj, "storage_location") else []
+
+    @admin.display(description="size")
+    def size(self, artifact: Artifact) -> str:
+        return filesizeformat(artifact.content_length)
+
+    @admin.display(description="stored here", boolean=True)
+    def is_stored(self, artifact: Artifact) -> bool:
+        return hasattr(artifact, "storage_location")
+
+    @admin.display(description="SHA-256")
+    def sha256(self, artifact: Artifact) -> str:
+        return bytes(artifact.content_sha256).hex() if artifact.content_sha256 is not None else "-"
+
+    @admin.display(description="copies at")
+    def copies(self, artifact: Artifact) -> str:
+        names = SiteLocation.objects.filter(artifact_id=artifact.id).values_list("site__name", flat=True)
+        return ", ".join(sorted(names)) or "-"
+
+    @admin.display(description="why")
+    def explain(self, artifact: Artifact) -> SafeString:
+        return format_html(
+            '<a href="/{}explain?uri={}">policy, copies and last attempt</a>',
+            settings.INVENTORY_BASE_PATH,
+            quote(artifact.uri, safe=""),
+        )
+
+
+@admin.register(DeletedArtifactEvent)
+class DeletedArtifactEventAdmin(TableAdmin):
+    list_display = ["__str__", "id", "deleted_at", "last_modified", "txid"]
+    ordering = ["-txid", "-id"]
+    search_help_text = "The start of a uri, or an id"
+
+
+@admin.register(DeletedStorageLocationEvent, StorageLocationEvent)
+class LocationEventAdmin(TableAdmin):
+    list_display = ["__str__", "id", "last_modified", "txid"]
+    ordering = ["-txid", "-id"]
+    uri_column = None
+    search_help_text = "An id"
+
+
+@admin.register(RetiredArtifact)
+class RetiredArtifactAdmin(TableAdmin):
+    list_display = ["uri", "state", "size", "born_at", "died_at", "state_at"]
+    list_filter = ["state"]
+    ordering = ["uri", "died_at"]
+    search_help_text = "The start of a uri, or an id"
+    exclude = ["content_sha256"]
+
+    @admin.display(description="size")
+    def size(self, retired: RetiredArtifact) -> str:
+        return filesizeformat(retired.content_length)
+
+
+@admin.register(ObsoleteStorageLocation)
+class ObsoleteStorageLocationAdmin(TableAdmin):
+    list_display = ["__str__", "last_modified"]
+    ordering = ["last_modified"]
+    uri_column = None
+    search_help_text = "An id"
+
+
+@admin.register(StorageSite)
+class StorageSiteAdmin(TableAdmin):
+    """A site's own switches can be changed at the site; whatever a global knows of sites it has harvested."""
+
+    list_display = ["name", "resource_id", "allow_read", "allow_write", "last_modified"]
+    ordering = ["name"]
+    uri_column = "resource_id"
+    search_help_text = "The start of a resource id, or an id"
+    fields = ["name", "resource_id", "id", "allow_read", "allow_write", "last_modified", "meta_checksum", "txid"]
+    readonly_fields = ["name", "resource_id", "id", "last_modified", "meta_checksum", "txid"]
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return settings.INVENTORY_ROLE == "site" and request.user.is_superuser
+
+    def save_model(self, request: HttpRequest, obj: StorageSite, form: Any, change: bool) -> None:  # noqa: FBT001  # Django's signature
+        identity.switch_site(site_id=obj.id, allow_read=obj.allow_read, allow_write=obj.allow_write)
+
+
+class ApiTokenForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is generic, the class is not
+    """A new token: whose it is, what it may do, how long."""
+
+    grants = forms.MultipleChoiceField(
+        choices=[(grant.value, grant.value) for grant in Grant], widget=forms.CheckboxSelectMultiple
+    )
+    expires_at = forms.DateTimeField(required=False, help_text="UTC; empty: until it is revoked")
+
+    class Meta:
+        model = ApiToken
+        fields = ["name", "grants", "expires_at"]
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stub is generic, the class is not
+    """Tokens are made and revoked here; a secret is shown once, a digest never."""
+
+    form = ApiTokenForm
+    list_display = ["name", "granted", "created_at", "expires_at", "last_used_at", "revoked_at"]
+    ordering = ["name"]
+    search_fields = ["name"]
+    actions = ["revoke"]
+    add_fields = ["name", "grants", "expires_at"]
+    shown_fields = ["name", "granted", "created_at", "expires_at", "last_used_at", "revoked_at"]
+
+    def get_fields(self, request: HttpRequest, obj: ApiToken | None = None) -> list[Any]:
+        return self.shown_fields if obj is not None else self.add_fields
+
+    def has_change_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
+        return False
+
+    @admin.display(description="grants")
+    def granted(self, token: ApiToken) -> str:
+        return ", ".join(token.grants)
+
+    def save_model(self, request: HttpRequest, obj: ApiToken, form: ApiTokenForm, change: bool) -> None:  # noqa: FBT001  # Django's signature
+        # The secret lives in this request only: a message would be kept in a cookie or session.
+        request.created_secret = auth.create_api_token(  # type: ignore[attr-defined]
+            name=obj.name,
+            grants=frozenset(Grant(word) for word in form.cleaned_data["grants"]),
+            now=datetime.now(UTC),
+            expires_at=obj.expires_at,
+        )
+        obj.pk = ApiToken.objects.get(name=obj.name).pk
+
+    def response_add(self, request: HttpRequest, obj: ApiToken, post_url_continue: str | None = None) -> HttpResponse:
+        facts = self.admin_site.each_context(request) | {
+            "title": f"The token of {obj.name}",
+            "secret": request.created_secret,  # type: ignore[attr-defined]
+            "list_url": reverse("admin:datamodel_apitoken_changelist"),
+        }
+        return render(request, "admin/datamodel/apitoken/created.html", facts)
+
+    @admin.action(description="Revoke the selected tokens", permissions=["add"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
+        count = auth.revoke_api_tokens(tokens=queryset, now=datetime.now(UTC))
+        self.message_user(request, f"{count} revoked; every process knows within five seconds", messages.SUCCESS)
+
+
+class KeyAdmin(TableAdmin):
+    """Public halves only."""
+
+    uri_column = "name"
+    search_help_text = "The start of a key id"
+    ordering = ["name"]
+
+    @admin.display(description="public key (Ed25519, base64)")
+    def public(self, key: PreauthKeyPair | TrustedKey) -> str:
+        return base64.b64encode(bytes(key.public_key)).decode()
+
+
+@admin.register(PreauthKeyPair)
+class PreauthKeyPairAdmin(KeyAdmin):
+    list_display = ["name", "created_at", "active_from", "expires_at"]
+    fields = ["name", "public", "created_at", "active_from", "expires_at"]
+
+
+@admin.register(TrustedKey)
+class TrustedKeyAdmin(KeyAdmin):
+    list_display = ["name", "remote", "fetched_at"]
+    list_select_related = ["remote"]
+    fields = ["name", "remote", "public", "fetched_at"]

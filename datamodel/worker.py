@@ -1,0 +1,39 @@
+"""Gunicorn's thread worker, which invites a body only when somebody reads it.
+
+Gunicorn itself answers `Expect: 100-continue` before the application has seen the request: a refused or redirected upload would
+be sent in vain (RFC 9110, 10.1.1).
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from gunicorn.workers.gthread import ThreadWorker
+
+
+class InvitingWorker(ThreadWorker):
+    """Sends `100 Continue` at the first read of the body; an answer without it ends the connection."""
+
+    def handle_request(self, req: Any, conn: Any) -> bool:
+        if req._expected_100_continue:
+            req._expected_100_continue = False
+            # Whether the client sends its body after a final answer is its own choice: nothing can follow on this connection.
+            req.must_close = True
+            req.body.reader = _InvitingReader(req, conn.sock)
+        return bool(super().handle_request(req, conn))  # type: ignore[no-untyped-call]  # gunicorn has no types
+
+
+class _InvitingReader:
+    """Takes the place of the body's reader until the first read."""
+
+    def __init__(self, req: Any, sock: socket.socket) -> None:
+        self._req = req
+        self._sock = sock
+        self._reader = req.body.reader
+
+    def read(self, size: int) -> bytes:
+        self._req.body.reader = self._reader
+        self._req.must_close = False
+        self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return bytes(self._reader.read(size))

@@ -1,0 +1,175 @@
+"""Artifacts with their copies, page by page; and all that is known about one uri. Reads only."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+
+from datamodel.queries import ARTIFACT_COLUMNS, artifact_from
+from datamodel.rules import ArtifactRow
+from datamodel.uris import prefix_upper_bound
+
+PAGE_ROWS = 1000
+
+# A copy is named as the operator named its site; one whose site is not harvested any more, as the site names itself.
+_LISTED = f"""
+    SELECT {ARTIFACT_COLUMNS}, ARRAY(
+        SELECT coalesce(r.name, s.name) FROM site_location l JOIN storage_site s ON s.id = l.site_id
+            LEFT JOIN remote_inventory r ON r.site_id = s.id
+        WHERE l.artifact_id = a.id ORDER BY 1)
+    FROM artifact a
+"""
+_PAGE_SQL = f"{_LISTED} WHERE a.uri > %(after)s AND a.uri < %(before)s ORDER BY a.uri LIMIT %(limit)s"
+# Above every URI: they are ASCII.
+_END = "\x7f"
+_TOMBSTONES_SQL = """
+    SELECT id, deleted_at, last_modified FROM deleted_artifact_event WHERE uri = %s
+    ORDER BY deleted_at DESC, id LIMIT 20
+"""
+_CONFLICTS_SQL = """
+    SELECT winner_id, loser_id, loser_checksum, loser_length, loser_last_modified, same_content, decided_at, seen_at
+    FROM harvest_conflict WHERE winner_id = ANY(%(ids)s) OR loser_id = ANY(%(ids)s) ORDER BY decided_at DESC LIMIT 20
+"""
+_HARVESTS_SQL = """
+    SELECT r.name, r.enabled, r.last_contact_at, r.last_error, r.last_error_at, h.name, h.epoch, h.cur_txid, h.rows,
+        h.is_complete, h.updated_at, extract(epoch FROM inventory_now() - h.updated_at)::float8
+    FROM remote_inventory r LEFT JOIN harvest_state h ON h.remote_id = r.id AND h.selector = ''
+    WHERE r.role = 'site' ORDER BY r.name, h.name
+"""
+_HOLDERS_SQL = "SELECT site_id FROM site_location WHERE artifact_id = %s"
+_ZERO_COPIES_SQL = """
+    SELECT count(*) FROM artifact a WHERE NOT EXISTS (SELECT FROM site_location l WHERE l.artifact_id = a.id)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One artifact of a listing with the names of the sites that hold it."""
+
+    artifact: ArtifactRow
+    copies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """An artifact of a uri that was deleted for ever."""
+
+    artifact_id: uuid.UUID
+    deleted_at: datetime
+    learned_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two artifacts that claimed the uri, and which one lost."""
+
+    winner_id: uuid.UUID
+    loser_id: uuid.UUID
+    loser_checksum: str
+    loser_length: int
+    loser_last_modified: datetime
+    same_content: bool
+    decided_at: datetime
+    seen_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Harvest:
+    """How far one stream of one site has been harvested; `stream` is None before the first contact."""
+
+    site: str
+    enabled: bool
+    last_contact_at: datetime | None
+    last_error: str
+    last_error_at: datetime | None
+    stream: str | None
+    epoch: str | None
+    txid: int | None
+    rows: int | None
+    is_complete: bool | None
+    updated_at: datetime | None
+    seconds_since_update: float | None
+
+
+def artifact_page(prefix: str, *, after: str = "", limit: int = PAGE_ROWS) -> list[Listed]:
+    """Up to `limit` artifacts whose uri starts with `prefix`, after the uri `after`, in C order."""
+    # No uri equals the prefix itself: none ends in `:` or `/`.
+    bounds = {"after": max(after, prefix), "before": prefix_upper_bound(prefix) if prefix else _END, "limit": limit}
+    with connection.cursor() as cursor:
+        cursor.execute(_PAGE_SQL, bounds)
+        return [_listed(row) for row in cursor.fetchall()]
+
+
+def all_artifacts(prefix: str) -> Iterator[Listed]:
+    """Every artifact below a prefix; holds one page in memory, and no connection between pages.
+
+    What is there for the whole time is listed once; what comes or goes meanwhile may or may not be.
+    """
+    after = ""
+    while page := artifact_page(prefix, after=after):
+        connection.close()
+        yield from page
+        after = page[-1].artifact.uri
+    connection.close()
+
+
+def listed_by_uri(uri: str) -> Listed | None:
+    """By canonical uri."""
+    return _one(f"{_LISTED} WHERE a.uri = %s", uri)
+
+
+def listed_by_id(artifact_id: uuid.UUID) -> Listed | None:
+    """By id."""
+    return _one(f"{_LISTED} WHERE a.id = %s", artifact_id)
+
+
+def tombstones(uri: str) -> list[Tombstone]:
+    """The latest artifacts of this uri that were deleted for ever."""
+    with connection.cursor() as cursor:
+        cursor.execute(_TOMBSTONES_SQL, [uri])
+        return [Tombstone(*row) for row in cursor.fetchall()]
+
+
+def conflicts(artifact_ids: Sequence[uuid.UUID]) -> list[Conflict]:
+    """The latest conflicts that any of these artifacts won or lost."""
+    with connection.cursor() as cursor:
+        cursor.execute(_CONFLICTS_SQL, {"ids": list(artifact_ids)})
+        return [Conflict(*row) for row in cursor.fetchall()]
+
+
+def harvests() -> list[Harvest]:
+    """Every stream of every site."""
+    with connection.cursor() as cursor:
+        cursor.execute(_HARVESTS_SQL)
+        return [Harvest(*row) for row in cursor.fetchall()]
+
+
+def holders(artifact_id: uuid.UUID) -> frozenset[uuid.UUID]:
+    """Ids of the sites that hold an artifact."""
+    with connection.cursor() as cursor:
+        cursor.execute(_HOLDERS_SQL, [artifact_id])
+        return frozenset(site_id for (site_id,) in cursor.fetchall())
+
+
+def count_without_copies() -> int:
+    """How many artifacts no site holds: one pass over two indexes, so not for every scrape."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ZERO_COPIES_SQL)
+        (count,) = cursor.fetchone()
+        return int(count)
+
+
+def _one(sql: str, key: str | uuid.UUID) -> Listed | None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [key])
+        row = cursor.fetchone()
+    return None if row is None else _listed(row)
+
+
+def _listed(row: Sequence[Any]) -> Listed:
+    return Listed(artifact_from(row), tuple(row[-1]))

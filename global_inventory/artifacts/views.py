@@ -1,0 +1,178 @@
+"""Doors of the catalogue: `/artifacts` (pages, NDJSON, look-up) and `/explain`."""
+
+from __future__ import annotations
+
+import json
+import random
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+from urllib.parse import urlencode
+
+from django.db import connection
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_safe
+
+from datamodel.auth import authenticate
+from datamodel.errors import ArtifactNotFoundError, InvalidRequestError
+from datamodel.permissions import Grant, require
+from datamodel.uris import ArtifactUri, Namespace
+from datamodel.wire import artifact_item, time_text
+from global_inventory.artifacts import queries
+from global_inventory.artifacts.queries import Listed
+from global_inventory.locate.rules import rank_sites
+from global_inventory.sites.queries import SiteTable, site_table_cache
+from global_inventory.sites.rules import Direction, SiteState, obstacle
+
+MAX_LIMIT = 10_000
+_DEFAULT_LIMIT = 1000
+_NDJSON = "application/x-ndjson"
+_CHUNK_LINES = 200
+
+
+@require_safe
+def artifacts(request: HttpRequest) -> HttpResponseBase:
+    """One page, the whole stream, or (`uri`) one artifact."""
+    _authorize(request)
+    if "uri" in request.GET:
+        uri = ArtifactUri.parse(request.GET["uri"])
+        return _item(queries.listed_by_uri(uri.value), uri.value)
+    namespace = request.GET.get("namespace", "")
+    prefix = Namespace.parse(namespace).value if namespace else ""
+    if _is_stream(request):
+        lines: Iterator[bytes] = _chunks(prefix) if request.method == "GET" else iter(())
+        response: HttpResponseBase = StreamingHttpResponse(lines, content_type=_NDJSON)
+        response["Cache-Control"] = "no-store"
+        return response
+    limit, after = _page_bounds(request)
+    page = queries.artifact_page(prefix, after=after, limit=limit)
+    last = page[-1].artifact.uri if len(page) == limit else None
+    return _json({"items": [_listed_item(listed) for listed in page], "next": _next(request, last)})
+
+
+@require_safe
+def artifact(request: HttpRequest, artifact_id: uuid.UUID) -> HttpResponse:
+    """One artifact by id."""
+    _authorize(request)
+    return _item(queries.listed_by_id(artifact_id), f"with the id {artifact_id}")
+
+
+@require_safe
+def explain(request: HttpRequest) -> HttpResponse:
+    """All that this inventory knows about one uri, and what it would answer now."""
+    _authorize(request)
+    uri = ArtifactUri.parse(request.GET.get("uri", ""))
+    table = site_table_cache.get()
+    listed = queries.listed_by_uri(uri.value)
+    tombstones = queries.tombstones(uri.value)
+    ids = [tombstone.artifact_id for tombstone in tombstones]
+    holders: frozenset[uuid.UUID] = frozenset()
+    if listed is not None:
+        ids.append(listed.artifact.id)
+        holders = queries.holders(listed.artifact.id)
+    answer = {
+        "uri": uri.value,
+        "artifact": _listed_item(listed) if listed is not None else None,
+        "tombstones": [asdict(tombstone) for tombstone in tombstones],
+        "copies": [_copy(table, holder) for holder in sorted(holders, key=str)],
+        "conflicts": [asdict(conflict) for conflict in queries.conflicts(ids)],
+        "ranking": {direction.value: _ranking(table, uri.value, direction, holders) for direction in Direction},
+        "harvests": [asdict(harvest) for harvest in queries.harvests()],
+    }
+    return _json(answer)
+
+
+def _authorize(request: HttpRequest) -> None:
+    caller = authenticate(request)
+    request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
+    require(caller, Grant.READ)
+
+
+def _is_stream(request: HttpRequest) -> bool:
+    asked = request.GET.get("format")
+    if asked not in {None, "json", "ndjson"}:
+        raise InvalidRequestError(f"invalid format {asked!r}: choose json or ndjson")
+    return asked == "ndjson" or (asked is None and _NDJSON in request.headers.get("Accept", ""))
+
+
+def _page_bounds(request: HttpRequest) -> tuple[int, str]:
+    text = request.GET.get("limit", str(_DEFAULT_LIMIT))
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_LIMIT:
+        raise InvalidRequestError(f"invalid limit {text!r}: write a number from 1 to {MAX_LIMIT}")
+    after = request.GET.get("after", "")
+    if "\0" in after:
+        raise InvalidRequestError("invalid after: pass on the one of the last page")
+    return int(text), after
+
+
+def _next(request: HttpRequest, after: str | None) -> str | None:
+    """The query of the next page, to be put behind the same path."""
+    if after is None:
+        return None
+    kept = {name: value for name, value in request.GET.items() if name != "after"}
+    return f"?{urlencode(kept | {'after': after})}"
+
+
+def _listed_item(listed: Listed) -> dict[str, object]:
+    return {**artifact_item(listed.artifact), "copies": list(listed.copies)}
+
+
+def _item(listed: Listed | None, name: str) -> HttpResponse:
+    if listed is None:
+        raise ArtifactNotFoundError(f"no artifact {name}")
+    return _json(_listed_item(listed))
+
+
+def _chunks(prefix: str) -> Iterator[bytes]:
+    """Some lines at a time: one write for each would cost more than the line. A failure cuts the stream visibly."""
+    held: list[str] = []
+    for listed in queries.all_artifacts(prefix):
+        held.append(json.dumps(_listed_item(listed)) + "\n")
+        if len(held) == _CHUNK_LINES:
+            yield "".join(held).encode()
+            held.clear()
+    yield "".join(held).encode()
+
+
+def _copy(table: SiteTable, holder: uuid.UUID) -> dict[str, object]:
+    site = table.sites.get(holder)
+    if site is None:
+        return {"siteId": str(holder), "site": None, "get": "no harvested site", "put": "no harvested site"}
+    return {
+        "siteId": str(holder),
+        "site": site.name,
+        "url": site.url,
+        "latencyMs": site.latency_ms,
+        "get": obstacle(site, Direction.GET) or "offered",
+        "put": obstacle(site, Direction.PUT) or "offered",
+    }
+
+
+def _ranking(
+    table: SiteTable, uri: str, direction: Direction, holders: frozenset[uuid.UUID]
+) -> list[dict[str, str | None]]:
+    """The order that a caller would get now, and after it the sites that are not offered, each with the reason."""
+    candidates = [s for s in table.sites.values() if direction is Direction.PUT or s.site_id in holders]
+    ranked = rank_sites(candidates, uri, direction, chance=random.random, rules=table.rules, holders=holders)
+    offered = {place.site.site_id for place in ranked}
+    places: list[dict[str, str | None]] = [{"site": p.site.name, "reason": p.reason} for p in ranked]
+    return places + [_unoffered(site, direction) for site in candidates if site.site_id not in offered]
+
+
+def _unoffered(site: SiteState, direction: Direction) -> dict[str, str | None]:
+    why = obstacle(site, direction) or "avoided by a rule"
+    return {"site": site.name, "reason": None, "obstacle": why}
+
+
+def _json(document: dict[str, object]) -> HttpResponse:
+    text = json.dumps(document, default=_plain)
+    connection.close()
+    response = HttpResponse(text, content_type="application/json")
+    response["Cache-Control"] = "private, no-store"
+    return response
+
+
+def _plain(value: object) -> str:
+    return time_text(value) if isinstance(value, datetime) else str(value)

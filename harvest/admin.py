@@ -1,0 +1,109 @@
+"""The operator's door to the exchange: peers, how far we have harvested them, and what needs an eye."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from datamodel import remotes
+from datamodel.admin import TableAdmin
+from datamodel.errors import InvalidRequestError
+from datamodel.models import HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
+
+
+class RemoteForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is generic, the class is not
+    """A peer; its token goes in and never comes out."""
+
+    new_token = forms.CharField(
+        required=False,
+        strip=True,
+        widget=forms.PasswordInput(attrs={"autocomplete": "off", "class": "vTextField"}),
+        help_text="The API token that it gave us, with the grants harvest and read; empty: keep the one we have",
+    )
+
+    class Meta:
+        model = RemoteInventory
+        fields = ["name", "role", "url", "enabled"]
+
+    def clean_url(self) -> str:
+        try:
+            return remotes.checked_url(self.cleaned_data["url"])
+        except InvalidRequestError as error:
+            raise forms.ValidationError(error.detail) from error
+
+
+@admin.register(RemoteInventory)
+class RemoteInventoryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stub is generic, the class is not
+    form = RemoteForm
+    list_display = ["name", "role", "url", "enabled", "last_contact_at", "last_error_at", "last_error"]
+    list_filter = ["role", "enabled"]
+    ordering = ["name"]
+    fields = ["name", "role", "url", "new_token", "enabled", "inventory_id", "site"]
+    fields += ["last_contact_at", "last_error_at", "last_error", "lease_until"]
+    readonly_fields = ["inventory_id", "site", "last_contact_at", "last_error_at", "last_error", "lease_until"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: RemoteInventory | None = None) -> list[str]:
+        # The name is how the environment and the command mean the same peer again.
+        return [*self.readonly_fields, "name"] if obj is not None else list(self.readonly_fields)
+
+    def save_model(self, request: HttpRequest, obj: RemoteInventory, form: RemoteForm, change: bool) -> None:  # noqa: FBT001  # Django's signature
+        token = form.cleaned_data["new_token"] or (None if change else "")
+        saved = remotes.save_remote(name=obj.name, role=obj.role, url=obj.url, token=token, enabled=obj.enabled)
+        obj.pk = saved.pk
+
+
+@admin.register(HarvestState)
+class HarvestStateAdmin(TableAdmin):
+    list_display = ["remote", "name", "selector", "is_complete", "rows", "cur_txid", "cur_last_modified", "updated_at"]
+    list_display_links = ["name"]
+    list_select_related = ["remote"]
+    list_filter = ["remote", "name", "is_complete"]
+    ordering = ["remote__name", "name", "selector"]
+    uri_column = "name"
+    search_help_text = "The start of a stream's name, or an id"
+    actions = ["rewind"]
+
+    @admin.action(description="Harvest the selected streams from the start", permissions=["rewind"])
+    def rewind(self, request: HttpRequest, queryset: QuerySet[HarvestState]) -> None:
+        count = remotes.rewind(states=queryset)
+        self.message_user(request, f"{count} streams begin again with the next harvest", messages.SUCCESS)
+
+    def has_rewind_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm("datamodel.change_harveststate"))
+
+
+class FindingAdmin(TableAdmin):
+    """Listed until an operator has seen it."""
+
+    actions = ["mark_seen"]
+    list_filter = [("seen_at", admin.EmptyFieldListFilter)]
+
+    @admin.action(description="Mark as seen", permissions=["mark"])
+    def mark_seen(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        count = remotes.mark_seen(found=queryset, now=datetime.now(UTC))
+        self.message_user(request, f"{count} marked as seen", messages.SUCCESS)
+
+    def has_mark_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm(f"datamodel.change_{self.opts.model_name}"))
+
+
+@admin.register(HarvestConflict)
+class HarvestConflictAdmin(FindingAdmin):
+    list_display = ["uri", "loser_site", "loser_length", "loser_last_modified", "same_content", "decided_at", "seen_at"]
+    list_select_related = ["loser_site"]
+    ordering = ["-decided_at"]
+    search_help_text = "The start of a uri, or an id"
+
+
+@admin.register(HarvestRejection)
+class HarvestRejectionAdmin(FindingAdmin):
+    list_display = ["reason", "remote", "stream", "row_id", "rejected_at", "seen_at"]
+    list_select_related = ["remote"]
+    ordering = ["-rejected_at"]
+    uri_column = "reason"
+    search_help_text = "The start of a reason, or an id"

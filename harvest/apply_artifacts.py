@@ -1,0 +1,312 @@
+"""Artifact rows and tombstones of one batch, at a global and at a site: set-based for the plain cases, one by one for collisions.
+
+Everything here works inside the transaction of `operations.apply_batch`, on the temporary table `harvested`, while no other
+batch is applied here. Requests do write meanwhile: what a statement decides by, it tests itself, and a broken constraint
+repeats the batch. Each function returns how many rows it changed.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+
+from datamodel import queries, rules as model_rules
+from datamodel.operations import (
+    database_now,
+    insert_artifact,
+    insert_location,
+    insert_tombstone,
+    meta_checksum_of,
+    retire_artifacts,
+)
+from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact
+from datamodel.rules import ArtifactRow, Located
+from harvest.rules import Known, Selection, Verdict, outlives, verdict_at_global, verdict_at_site
+from harvest.staging import set_aside
+from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS
+
+_CONTRADICTION = """
+    EXISTS (SELECT FROM artifact a WHERE a.id = h.id AND (a.uri <> h.uri OR a.content_checksum <> h.content_checksum
+        OR a.content_length <> h.content_length OR a.content_last_modified <> h.content_last_modified
+        OR a.content_sha256 <> h.content_sha256))
+"""
+_TWICE = """
+    EXISTS (SELECT FROM harvested o WHERE o.uri = h.uri AND (o.content_last_modified, o.id) > (h.content_last_modified, h.id))
+"""
+_OTHER_URI = "EXISTS (SELECT FROM artifact a WHERE a.id = h.id AND a.uri <> h.uri)"
+# Of two updates the later by (time at its origin, checksum) stands, whatever the collation of the database.
+_ORDER = '({0}.meta_modified_at, {0}.meta_checksum COLLATE "C")'
+# Bytes that this site retains and that are exactly what the row names.
+_RETAINED = """
+    FROM retired_artifact r WHERE r.uri = {0}.uri AND r.state = 'retained' AND r.content_checksum = {0}.content_checksum
+        AND r.content_length = {0}.content_length AND (r.content_sha256 = {0}.content_sha256) IS NOT FALSE
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Role:
+    """How the two roles differ: whose clock stamps a row, and who is told of a collision."""
+
+    stamp_new: str
+    stamp_changed: str
+    site_id: uuid.UUID | None
+    verdict: Callable[[ArtifactRow, Known], Verdict]
+
+
+def apply_artifacts_at_global(*, remote_id: int, site_id: uuid.UUID) -> int:
+    """Rows of a site's artifact stream: everything that the site stores."""
+    role = _Role(
+        "inventory_now()", "greatest(inventory_now(), a.last_modified + interval '1 ms')", site_id, verdict_at_global
+    )
+    changed = _prepare(remote_id, role)
+    # Ours is newer, but may have been passed by the sender before we knew that it holds the artifact: offered once more.
+    changed += _execute(
+        f"UPDATE artifact a SET txid = 0 FROM harvested h WHERE a.id = h.id AND a.meta_checksum <> h.meta_checksum "
+        f"AND {_ORDER.format('a')} > {_ORDER.format('h')}"
+    )
+    changed += _merge(role)
+    return changed + _execute(
+        "INSERT INTO site_location (artifact_id, site_id) SELECT h.id, %s FROM harvested h ON CONFLICT DO NOTHING",
+        [site_id],
+    )
+
+
+def apply_artifacts_at_site(*, remote_id: int, selection: Selection) -> int:
+    """Rows of a global's artifact stream: known here, wanted, or equal to bytes that are retained here."""
+
+    def verdict(incoming: ArtifactRow, known: Known) -> Verdict:
+        return verdict_at_site(incoming, known, is_kept=selection.is_wanted(incoming.uri))
+
+    role = _Role("h.last_modified", "h.last_modified", None, verdict)
+    changed = _prepare(remote_id, role)
+    _leave_unwanted(selection)
+    return changed + _merge(role) + _attach_retained()
+
+
+def apply_tombstones_at_global(*, remote_id: int) -> int:
+    """Deleted for ever: the event gets our own time, so that it is news to the sites."""
+    changed = _insert_tombstones(remote_id, "inventory_now()")
+    _retire([known.artifact.id for known, _, _ in _dead()])
+    return changed + _execute("DELETE FROM site_location s USING harvested h WHERE s.artifact_id = h.id")
+
+
+def apply_tombstones_at_site(*, remote_id: int) -> int:
+    """Deleted for ever; but content that was put again here after the deletion stays, under a new id."""
+    changed = _insert_tombstones(remote_id, "h.last_modified")
+    retired: list[uuid.UUID] = []
+    for known, reaffirmed_at, deleted_at in _dead():
+        if known.location is not None and reaffirmed_at is not None and outlives(reaffirmed_at, deleted_at):
+            _renew(known.artifact, known.location, reaffirmed_at)
+        else:
+            retired.append(known.artifact.id)
+    _retire(retired)
+    return changed
+
+
+def _prepare(remote_id: int, role: _Role) -> int:
+    """Leaves in `harvested` what is neither deleted, nor false, nor the loser of a collision."""
+    _execute("DELETE FROM harvested h USING deleted_artifact_event t WHERE t.id = h.id")
+    set_aside(ARTIFACTS, remote_id=remote_id, reason="the id is known with other content", where=_CONTRADICTION)
+    set_aside(ARTIFACTS, remote_id=remote_id, reason="the uri appears twice in one page", where=_TWICE)
+    return _settle_collisions(role)
+
+
+def _merge(role: _Role) -> int:
+    """Newer metadata, a missing SHA-256, new rows; a row equal to ours changes nothing."""
+    changed = _execute(
+        f"""
+        UPDATE artifact a SET content_type = h.content_type, content_encoding = h.content_encoding,
+            meta_checksum = h.meta_checksum, meta_modified_at = h.meta_modified_at,
+            last_modified = CASE WHEN a.meta_checksum = h.meta_checksum THEN a.last_modified ELSE {role.stamp_changed} END
+        FROM harvested h WHERE a.id = h.id AND {_ORDER.format("h")} > {_ORDER.format("a")}
+        """
+    )
+    changed += _execute(
+        "UPDATE artifact a SET content_sha256 = h.content_sha256 FROM harvested h "
+        "WHERE a.id = h.id AND a.content_sha256 IS NULL AND h.content_sha256 IS NOT NULL"
+    )
+    return changed + _execute(
+        f"""
+        INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, content_type,
+            content_encoding, last_modified, meta_checksum, content_sha256, meta_modified_at, txid)
+        SELECT h.id, h.uri, h.uri_bucket, h.content_checksum, h.content_last_modified, h.content_length, h.content_type,
+            h.content_encoding, {role.stamp_new}, h.meta_checksum, h.content_sha256, h.meta_modified_at, 0
+        FROM harvested h WHERE NOT EXISTS (SELECT FROM artifact a WHERE a.id = h.id)
+            AND NOT EXISTS (SELECT FROM deleted_artifact_event t WHERE t.id = h.id)
+        """
+    )
+
+
+def _settle_collisions(role: _Role) -> int:
+    """Rows whose uri belongs to another id here, one by one: the loser of each is recorded as deleted."""
+    columns = ARTIFACT_COLUMNS.replace("a.", "h.")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {columns} FROM harvested h JOIN artifact a ON a.uri = h.uri AND a.id <> h.id ORDER BY h.uri"
+        )
+        colliding = [queries.artifact_from(row) for row in cursor.fetchall()]
+    refused = [incoming.id for incoming in colliding if not _settle(incoming, role)]
+    if refused:
+        _execute("DELETE FROM harvested WHERE id = ANY(%s)", [refused])
+    return len(colliding)
+
+
+def _settle(incoming: ArtifactRow, role: _Role) -> bool:
+    """Whether the incoming row stands."""
+    known = queries.artifact_by_uri(incoming.uri, for_update=True)
+    if known is None:
+        return True
+    local = known.artifact
+    reaffirmed_at = _reaffirmed_at(local.id) if known.location is not None else None
+    verdict = role.verdict(incoming, Known(same_uri=local, reaffirmed_at=reaffirmed_at))
+    if verdict is Verdict.RENEW and known.location is not None and reaffirmed_at is not None:
+        insert_tombstone(local.id, local.uri, deleted_at=incoming.content_last_modified)
+        local = _renew(local, known.location, reaffirmed_at)
+    if verdict is Verdict.REPLACE:
+        _record_conflict(incoming, local, loser_site=_holder(known))
+        insert_tombstone(local.id, local.uri, deleted_at=incoming.content_last_modified)
+        _execute("DELETE FROM site_location WHERE artifact_id = %s", [local.id])
+        _retire([local.id])
+        return True
+    _record_conflict(local, incoming, loser_site=role.site_id)
+    insert_tombstone(incoming.id, incoming.uri, deleted_at=local.content_last_modified)
+    if role.site_id is not None:
+        # Its site holds the uri and shall see the winner, wherever its cursor is.
+        _execute("UPDATE artifact SET txid = 0 WHERE id = %s", [local.id])
+    return False
+
+
+def _holder(known: KnownArtifact) -> uuid.UUID | None:
+    """A site that holds the loser: this one, or (at a global) one of those that do."""
+    with connection.cursor() as cursor:
+        if known.location is not None:
+            cursor.execute("SELECT s.id FROM storage_site s JOIN inventory_identity i ON i.inventory_id = s.id")
+        else:
+            cursor.execute(
+                "SELECT site_id FROM site_location WHERE artifact_id = %s ORDER BY site_id LIMIT 1", [known.artifact.id]
+            )
+        row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def _record_conflict(winner: ArtifactRow, loser: ArtifactRow, *, loser_site: uuid.UUID | None) -> None:
+    _execute(
+        """
+        INSERT INTO harvest_conflict (id, uri, winner_id, loser_id, loser_checksum, loser_length, loser_last_modified,
+            loser_site_id, same_content, decided_at)
+        VALUES (gen_random_uuid(), %s, %s, %s, %s, %s, %s, %s, %s, inventory_now()) ON CONFLICT (loser_id) DO NOTHING
+        """,
+        [
+            loser.uri,
+            winner.id,
+            loser.id,
+            loser.content_checksum,
+            loser.content_length,
+            loser.content_last_modified,
+            loser_site,
+            model_rules.has_same_content(winner, loser),
+        ],
+    )
+
+
+def _leave_unwanted(selection: Selection) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT h.id, h.uri FROM harvested h WHERE NOT EXISTS (SELECT FROM artifact a WHERE a.id = h.id)
+                AND NOT EXISTS (SELECT {_RETAINED.format("h")})
+            """
+        )
+        unwanted = [artifact_id for artifact_id, uri in cursor.fetchall() if not selection.is_wanted(uri)]
+    if unwanted:
+        _execute("DELETE FROM harvested WHERE id = ANY(%s)", [unwanted])
+
+
+def _attach_retained() -> int:
+    """Content that is still here is given to the artifacts that name it: it never travels twice."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT a.id, a.uri, r.id, r.storage_id, r.storage_bucket FROM harvested h JOIN artifact a ON a.id = h.id
+            CROSS JOIN LATERAL (SELECT r.* {_RETAINED.format("a")} ORDER BY r.died_at DESC LIMIT 1) r
+            WHERE NOT EXISTS (SELECT FROM storage_location l WHERE l.artifact_id = a.id)
+            """
+        )
+        found = cursor.fetchall()
+    attached = 0
+    for artifact_id, uri, retired_id, storage_id, storage_bucket in found:
+        won = _execute(
+            "UPDATE retired_artifact SET state = 'restored', state_at = inventory_now() WHERE id = %s AND state = 'retained'",
+            [retired_id],
+        )
+        if won:
+            insert_location(artifact_id, uri, Located(storage_id, storage_bucket))
+            attached += 1
+    return attached
+
+
+def _insert_tombstones(remote_id: int, stamp: str) -> int:
+    set_aside(DELETED_ARTIFACTS, remote_id=remote_id, reason="the id is known with another uri", where=_OTHER_URI)
+    return _execute(
+        f"""
+        INSERT INTO deleted_artifact_event (id, uri, last_modified, meta_checksum, deleted_at, txid)
+        SELECT h.id, h.uri, {stamp}, h.meta_checksum, h.deleted_at, 0 FROM harvested h ON CONFLICT (id) DO NOTHING
+        """
+    )
+
+
+def _dead() -> list[tuple[KnownArtifact, datetime | None, datetime]]:
+    """Artifacts of this batch's tombstones that are still here, locked, with `reaffirmed_at` and the time of deletion."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT {ARTIFACT_COLUMNS}, l.storage_id, l.storage_bucket, a.reaffirmed_at, h.deleted_at
+            FROM harvested h JOIN artifact a ON a.id = h.id LEFT JOIN storage_location l ON l.artifact_id = a.id
+            ORDER BY a.id FOR UPDATE OF a
+            """
+        )
+        return [
+            (KnownArtifact(queries.artifact_from(row), Located(*row[-4:-2]) if row[-4] else None), row[-2], row[-1])
+            for row in cursor.fetchall()
+        ]
+
+
+def _retire(artifact_ids: Sequence[uuid.UUID]) -> None:
+    if artifact_ids:
+        retire_artifacts(artifact_ids, died_at=database_now())
+
+
+def _renew(old: ArtifactRow, located: Located, reaffirmed_at: datetime) -> ArtifactRow:
+    """The same bytes under a new id, later than the old: the caller has recorded the old one as deleted."""
+    when = model_rules.next_content_time(reaffirmed_at, old.content_last_modified)
+    new = replace(
+        old,
+        id=uuid.uuid4(),
+        content_last_modified=when,
+        meta_modified_at=when,
+        last_modified=max(database_now(), old.last_modified + model_rules.MILLISECOND),
+    )
+    new = replace(new, meta_checksum=meta_checksum_of(new))
+    _execute("DELETE FROM storage_location WHERE artifact_id = %s", [old.id])
+    for table in ("artifact", "storage_location_event", "deleted_storage_location_event"):
+        _execute(f"DELETE FROM {table} WHERE id = %s", [old.id])
+    insert_artifact(new, located)
+    return new
+
+
+def _reaffirmed_at(artifact_id: uuid.UUID) -> datetime | None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT reaffirmed_at FROM artifact WHERE id = %s", [artifact_id])
+        row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def _execute(statement: str, parameters: Sequence[Any] = ()) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return int(cursor.rowcount)

@@ -1,0 +1,191 @@
+"""One remote, harvested until it has nothing new: fetch a page, apply it, go on.
+
+The network is here, the rows are in `operations.py`; no transaction spans a request. Order within a pass: sites, absence of
+copies, copies; then artifacts, each page of which waits until every deletion that is older has been applied. So the two halves
+of a replacement at the source (old id deleted, new id born, in one transaction) are never mistaken for a collision.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+
+from datamodel.errors import CursorGoneError, InventoryError, RaceLostError, RemoteProtocolError
+from datamodel.logs import unit_of_work
+from datamodel.models import HarvestState, InventoryIdentity, RemoteInventory
+from datamodel.uris import Namespace
+from harvest import client, operations, queries
+from harvest.client import Page, PageQuery, Remote
+from harvest.operations import Lease
+from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS, DELETED_LOCATIONS, LOCATIONS, SITES, Stream
+
+logger = logging.getLogger(__name__)
+
+# After this time a harvest gives others their turn; the rest is a new task's.
+TURN_SECONDS = 60.0
+# What every server of this protocol grants.
+_MOST_ROWS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Harvested:
+    """What one turn brought. `is_busy`: another process has the lease; `is_complete`: nothing was left at the end;
+    `is_interrupted`: there is more, for another turn.
+    """
+
+    rows: int = 0
+    changed: int = 0
+    rejected: int = 0
+    is_complete: bool = False
+    is_busy: bool = False
+    is_interrupted: bool = False
+
+
+def harvest(
+    name: str, *, turn_seconds: float = TURN_SECONDS, on_change: Callable[[], None] = lambda: None
+) -> Harvested:
+    """Harvest one remote under its lease; `on_change` is called after each batch that changed rows.
+
+    Raises what `client.py` and `operations.apply_batch` raise, after recording it as the remote's last error. A repeat goes
+    on where the last committed batch ended.
+    """
+    lease = operations.claim_remote(name)
+    if lease is None:
+        return Harvested(is_busy=True)
+    error = ""
+    try:
+        with unit_of_work(logger, "harvest", remote=name) as work:
+            found = _Turn(lease, turn_seconds, on_change).run()
+            work.note(rows=found.rows, changed=found.changed, rejected=found.rejected, complete=found.is_complete)
+            return found
+    except RaceLostError:
+        # Someone else moved the cursor (a changed policy) or took the lease: what is left is another turn's.
+        return Harvested(is_interrupted=True)
+    except InventoryError as failure:
+        error = f"{failure.code}: {failure.detail}"
+        raise
+    except DatabaseError as failure:
+        error = f"database: {failure}"
+        raise
+    finally:
+        operations.release_remote(lease, error=error)
+
+
+class _Turn:
+    """One lease, one remote, one stretch of time."""
+
+    def __init__(self, lease: Lease, seconds: float, on_change: Callable[[], None]) -> None:
+        self._lease = lease
+        self._remote = Remote.of(RemoteInventory.objects.get(id=lease.remote_id))
+        self._deadline = time.monotonic() + seconds
+        self._on_change = on_change
+        self._found = Harvested()
+
+    def run(self) -> Harvested:
+        """Passes until the remote has no news; news that arrive meanwhile are in the next pass."""
+        before = None
+        while True:
+            operations.start_states(self._lease)
+            progress = queries.progress(self._lease.remote_id)
+            is_settled = self._ask(progress)
+            if is_settled:
+                return replace(self._found, is_complete=True)
+            if progress.cursors == before:
+                raise RemoteProtocolError(f"{self._lease.name} says that it has news, but serves none")
+            before = progress.cursors
+            if self._is_over() or not self._pass():
+                return replace(self._found, is_interrupted=True)
+
+    def _ask(self, progress: queries.Progress) -> bool:
+        """Whether the remote has nothing for us. Who it is comes with the answer."""
+        try:
+            news = client.fetch_news(self._remote, epoch=progress.epoch, after=progress.after)
+        except CursorGoneError:
+            for stream in queries.harvested_streams():
+                operations.restart_stream(self._lease, stream)
+            return False
+        is_settled = progress.is_complete and not news.has_rows
+        operations.record_contact(self._lease, inventory_id=news.inventory_id, is_settled=is_settled)
+        return is_settled
+
+    def _pass(self) -> bool:
+        """Every stream to its end; whether there was time for that."""
+        if settings.INVENTORY_ROLE == "global":
+            return all(self._drain(stream) for stream in (SITES, DELETED_LOCATIONS, LOCATIONS)) and self._artifacts("")
+        return self._artifacts("") and all(
+            self._artifacts(backfill.selector) for backfill in queries.backfills(self._lease.remote_id)
+        )
+
+    def _drain(self, stream: Stream) -> bool:
+        while True:
+            with self._fetch(stream, "") as page:
+                self._apply(page)
+                if not page.more:
+                    return True
+            if self._is_over():
+                return False
+
+    def _artifacts(self, selector: str) -> bool:
+        while True:
+            with self._fetch(ARTIFACTS, selector) as page:
+                if not self._drain(DELETED_ARTIFACTS):
+                    return False
+                self._apply(page, selector)
+                if not page.more:
+                    break
+            if self._is_over():
+                return False
+        if selector:
+            operations.join_backfill(self._lease, selector)
+        return True
+
+    def _fetch(self, stream: Stream, selector: str) -> Page:
+        """The page after our cursor; a cursor that the remote no longer knows goes back to the start, once."""
+        operations.renew_lease(self._lease)
+        try:
+            return self._fetch_once(stream, selector)
+        except CursorGoneError as gone:
+            logger.warning(
+                "END event=harvest_restart",
+                extra={"facts": {"remote": self._lease.name, "stream": stream.name, "reason": gone.detail}},
+            )
+            operations.restart_stream(self._lease, stream, selector)
+            return self._fetch_once(stream, selector)
+
+    def _fetch_once(self, stream: Stream, selector: str) -> Page:
+        query = self._query(stream, selector)
+        # Nobody needs our connection less than a slow remote.
+        connection.close()
+        return client.fetch_page(self._remote, query, heartbeat=lambda: operations.renew_lease(self._lease))
+
+    def _query(self, stream: Stream, selector: str) -> PageQuery:
+        state = HarvestState.objects.get(remote_id=self._lease.remote_id, name=stream.name, selector=selector)
+        namespaces: tuple[Namespace, ...] = ()
+        holder = None
+        if settings.INVENTORY_ROLE == "global":
+            namespaces = queries.namespaces_of(settings.INVENTORY_NAMESPACES) if stream.has_uri else ()
+        elif stream is ARTIFACTS:
+            namespaces = queries.namespaces_of([selector] if selector else state.covers)
+            # The id of a site is that of its inventory.
+            holder = None if selector else InventoryIdentity.objects.get(id=1).inventory_id
+        limit = min(settings.INVENTORY_HARVEST_BATCH, _MOST_ROWS)
+        return PageQuery(stream, queries.cursor_of(state), limit, namespaces, holder)
+
+    def _apply(self, page: Page, selector: str = "") -> None:
+        applied = operations.apply_batch(lease=self._lease, page=page, selector=selector)
+        self._found = replace(
+            self._found,
+            rows=self._found.rows + applied.rows,
+            changed=self._found.changed + applied.changed,
+            rejected=self._found.rejected + applied.rejected,
+        )
+        if applied.changed:
+            self._on_change()
+
+    def _is_over(self) -> bool:
+        return time.monotonic() > self._deadline

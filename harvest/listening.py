@@ -1,0 +1,150 @@
+"""Waiting for news: one long-poll per remote, each in a thread of its own, so that no remote delays another.
+
+News are passed on by a callable (a task is sent); harvesting is not done here. Whoever waits asks the cursors what is news, so
+a lost message costs a second, never a row.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.db import DatabaseError, connection
+
+from datamodel.errors import CursorGoneError, InventoryError
+from datamodel.models import RemoteInventory
+from datamodel.notify import news
+from harvest import client, queries
+from harvest.client import Remote
+
+logger = logging.getLogger(__name__)
+
+WAIT_SECONDS = 25
+REFRESH_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 30.0
+_LOOK_SECONDS = 0.02
+
+
+class Pause:
+    """A pause that doubles up to half a minute until it is reset; shortened by chance, so that peers do not meet."""
+
+    def __init__(self) -> None:
+        self._seconds = _FIRST_PAUSE_SECONDS
+
+    def reset(self) -> None:
+        self._seconds = _FIRST_PAUSE_SECONDS
+
+    def next(self) -> float:
+        seconds = self._seconds
+        self._seconds = min(seconds * 2, _LONGEST_PAUSE_SECONDS)
+        return seconds * random.uniform(0.75, 1.0)  # noqa: S311  # spreads load, guards nothing
+
+
+class RemoteListener:
+    """Asks one remote for news again and again, until stopped."""
+
+    def __init__(self, remote: RemoteInventory, send: Callable[[str], bool]) -> None:
+        self._remote_id = remote.id
+        self._remote = Remote.of(remote)
+        self._send = send
+        self._stopped = threading.Event()
+        self._errors = Pause()
+        self._resends = Pause()
+        self._thread = threading.Thread(target=self._run, name=f"listen-{remote.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """The thread ends with its current request; it does nothing more."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._listen_once()
+                self._errors.reset()
+            except (InventoryError, DatabaseError) as error:
+                pause = self._errors.next()
+                facts = {"remote": self._remote.name, "result": "failed", "reason": str(error), "pause": f"{pause:.1f}"}
+                logger.warning("END event=listen", extra={"facts": facts})
+                self._stopped.wait(pause)
+            finally:
+                connection.close()
+
+    def _listen_once(self) -> None:
+        progress = queries.progress(self._remote_id)
+        # A request that waits for half a minute needs no connection.
+        connection.close()
+        try:
+            found = client.fetch_news(self._remote, epoch=progress.epoch, after=progress.after, wait=WAIT_SECONDS)
+            has_news = found.has_rows
+        except CursorGoneError:
+            has_news = True
+        if has_news and not self._stopped.is_set():
+            seen = news.count()
+            self._send(self._remote.name)
+            self._await_harvest(progress, seen)
+
+    def _await_harvest(self, before: queries.Progress, seen: int) -> None:
+        """Until a harvest is past these news and over, so that they are not asked for at once again; at most a growing pause.
+
+        After that the news are asked for anew, and if they are still news, the message is sent again: a harvest that was
+        already past them when they came, or a message that was lost, is made good so.
+        """
+        deadline = time.monotonic() + self._resends.next()
+        while (left := deadline - time.monotonic()) > 0 and not self._stopped.is_set():
+            if queries.is_past(self._remote_id, before):
+                self._resends.reset()
+                return
+            connection.close()
+            news.wait(seen, left)
+            # Many commits in a short time are one look.
+            self._stopped.wait(_LOOK_SECONDS)
+            seen = news.count()
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """What makes a listener another one when it changes."""
+
+    url: str
+    token: bytes
+
+
+class Listeners:
+    """The listeners of all enabled remotes, kept in step with their table."""
+
+    def __init__(self, send: Callable[[str], bool]) -> None:
+        self._send = send
+        self._running: dict[str, tuple[_Identity, RemoteListener]] = {}
+
+    def refresh(self) -> None:
+        """Start what is new or changed, stop what is gone, changed or disabled."""
+        remotes = {remote.name: remote for remote in queries.harvested_remotes()}
+        wanted = {name: _Identity(remote.url, bytes(remote.token)) for name, remote in remotes.items()}
+        for name, (identity, listener) in list(self._running.items()):
+            if wanted.get(name) != identity or not listener.is_alive:
+                listener.stop()
+                del self._running[name]
+        for name in wanted.keys() - self._running.keys():
+            listener = RemoteListener(remotes[name], self._send)
+            listener.start()
+            self._running[name] = (wanted[name], listener)
+
+    @property
+    def names(self) -> set[str]:
+        return set(self._running)
+
+    def stop(self) -> None:
+        for _, listener in self._running.values():
+            listener.stop()

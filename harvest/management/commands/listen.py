@@ -1,0 +1,37 @@
+"""`manage.py listen`: wait for news of every remote, and have a worker harvest it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db import DatabaseError, connection
+
+from datamodel.errors import InventoryError
+from harvest.listening import REFRESH_SECONDS, Listeners
+from harvest.tasks import request_harvest
+
+logger = logging.getLogger(__name__)
+
+
+class Command(BaseCommand):
+    help = "Wait for news of every enabled remote by long-poll and send harvest tasks; ends on SIGTERM or SIGINT."
+
+    def handle(self, *_: Any, **__: Any) -> None:
+        stopped = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopped.set())
+        listeners = Listeners(request_harvest)
+        while not stopped.is_set():
+            try:
+                listeners.refresh()
+            except (InventoryError, DatabaseError) as error:
+                logger.warning("END event=listen", extra={"facts": {"result": "failed", "reason": str(error)}})
+            finally:
+                connection.close()
+            stopped.wait(REFRESH_SECONDS)
+        # The threads are daemons: a request that still waits ends with the process.
+        listeners.stop()

@@ -1,0 +1,98 @@
+"""Gauges of the exchange, each a query at scrape time (names and meanings: README.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django.db import connection
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+_LAG_SQL = """
+    SELECT r.name, s.name, s.selector, extract(epoch FROM now() - s.updated_at), s.is_complete, s.rows
+    FROM harvest_state s JOIN remote_inventory r ON r.id = s.remote_id WHERE r.enabled ORDER BY 1, 2, 3
+"""
+_REMOTES_SQL = """
+    SELECT name, last_error <> '', extract(epoch FROM now() - last_contact_at),
+        lease_until IS NOT NULL AND lease_until < now()
+    FROM remote_inventory WHERE enabled ORDER BY name
+"""
+# The oldest transaction with an id, in any database of the cluster, holds the horizon; prepared ones have no process.
+_HORIZON_SQL = """
+    SELECT coalesce(a.pid, 0), coalesce(nullif(a.application_name, ''), 'unnamed'), coalesce(a.datname, ''),
+        extract(epoch FROM clock_timestamp() - a.xact_start)
+    FROM pg_stat_activity a WHERE a.backend_xid IS NOT NULL
+    UNION ALL
+    SELECT 0, 'prepared ' || p.gid, p.database, extract(epoch FROM clock_timestamp() - p.prepared) FROM pg_prepared_xacts p
+    ORDER BY 4 DESC LIMIT 1
+"""
+_COUNTS_SQL = """
+    SELECT (SELECT count(*) FROM harvest_rejection WHERE seen_at IS NULL),
+        (SELECT count(*) FROM harvest_conflict WHERE seen_at IS NULL)
+"""
+
+
+def collect() -> Iterable[Metric]:
+    """Lag and completeness of each cursor, failing remotes, the horizon and what holds it, what waits for an operator."""
+    yield from _cursors()
+    yield from _remotes()
+    yield from _horizon()
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNTS_SQL)
+        rejections, conflicts = cursor.fetchone()
+    yield GaugeMetricFamily("inventory_harvest_rejections_unseen", "Rows set aside, not yet seen.", value=rejections)
+    yield GaugeMetricFamily("inventory_harvest_conflicts_unseen", "Collisions, not yet seen.", value=conflicts)
+
+
+def _cursors() -> Iterable[Metric]:
+    labels = ["remote", "stream", "namespace"]
+    lag = GaugeMetricFamily(
+        "inventory_harvest_lag_seconds", "Since the cursor last moved or was found complete.", labels=labels
+    )
+    complete = GaugeMetricFamily(
+        "inventory_harvest_complete", "1 if the last page was the last there was.", labels=labels
+    )
+    rows = GaugeMetricFamily("inventory_harvest_rows", "Rows received by this cursor.", labels=labels)
+    with connection.cursor() as cursor:
+        cursor.execute(_LAG_SQL)
+        for *names, seconds, is_complete, count in cursor.fetchall():
+            if seconds is not None:
+                lag.add_metric(names, float(seconds))
+            complete.add_metric(names, float(is_complete))
+            rows.add_metric(names, float(count))
+    yield from (lag, complete, rows)
+
+
+def _remotes() -> Iterable[Metric]:
+    failing = GaugeMetricFamily("inventory_harvest_failing", "1 if the last harvest failed.", labels=["remote"])
+    contact = GaugeMetricFamily(
+        "inventory_harvest_contact_age_seconds", "Since the remote answered.", labels=["remote"]
+    )
+    expired = GaugeMetricFamily(
+        "inventory_harvest_lease_expired", "1 if a harvest died holding its lease.", labels=["remote"]
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(_REMOTES_SQL)
+        for name, is_failing, seconds, is_expired in cursor.fetchall():
+            failing.add_metric([name], float(is_failing))
+            expired.add_metric([name], float(is_expired))
+            if seconds is not None:
+                contact.add_metric([name], float(seconds))
+    yield from (failing, contact, expired)
+
+
+def _horizon() -> Iterable[Metric]:
+    age = GaugeMetricFamily(
+        "inventory_feed_horizon_age_seconds", "Age of the transaction that holds back news; 0 if none does."
+    )
+    holder = GaugeMetricFamily(
+        "inventory_feed_horizon_holder",
+        "That transaction: its age by process id, application and database.",
+        labels=["pid", "application", "database"],
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(_HORIZON_SQL)
+        row = cursor.fetchone()
+    age.add_metric([], float(row[3]) if row else 0.0)
+    if row:
+        holder.add_metric([str(value) for value in row[:3]], float(row[3]))
+    yield from (age, holder)

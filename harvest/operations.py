@@ -1,0 +1,343 @@
+"""The writes of the exchange: a batch with its cursor, the lease of a remote, the namespaces that a cursor serves.
+
+Each function is one transaction.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+
+from datamodel import notify, rules as model_rules
+from datamodel.errors import RaceLostError, RemoteProtocolError
+from datamodel.models import HarvestState, RemoteInventory, StorageSite
+from datamodel.operations import database_now, serialized
+from datamodel.uris import Namespace, namespace_filter
+from harvest import apply_artifacts, queries, rules, streams
+from harvest.client import Page
+from harvest.staging import stage
+from harvest.streams import Stream
+
+LEASE = timedelta(seconds=60)
+# One batch at a time is applied in an inventory: rows of two remotes meet in the same uris and tombstones.
+_APPLY_LOCK = 0x48415256
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to harvest one remote; every batch proves and renews it, so that a holder that slept too long writes nothing."""
+
+    remote_id: int
+    name: str
+    holder: uuid.UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a batch did: rows received, rows changed here, rows set aside."""
+
+    rows: int
+    changed: int
+    rejected: int
+
+
+def apply_batch(*, lease: Lease, page: Page, selector: str = "") -> Applied:
+    """Apply one page and move its cursor from the page's start to its end.
+
+    Commits together: rows, tombstones, site locations, conflicts, rejections, the cursor and the renewed lease. Raises
+    `RaceLostError` when the lease or the cursor is no longer what the page was fetched with, and `RemoteProtocolError`.
+    Repeating a page changes nothing.
+    """
+    return serialized(lambda: _apply_batch(lease, page, selector))
+
+
+def claim_remote(name: str) -> Lease | None:
+    """The lease of an enabled remote of the role that we harvest; None when another process has it.
+
+    A holder that died loses it after a minute.
+    """
+    holder = uuid.uuid4()
+    is_free = Q(lease_until__isnull=True) | Q(lease_until__lt=Now())
+    claimed = RemoteInventory.objects.filter(is_free, name=name, enabled=True, role=queries.harvested_role())
+    if not claimed.update(lease_holder=holder, lease_until=Now() + LEASE):
+        return None
+    return Lease(RemoteInventory.objects.values_list("id", flat=True).get(name=name), name, holder)
+
+
+def renew_lease(lease: Lease) -> None:
+    """Another minute. Raises `RaceLostError` when the lease is lost or the remote was disabled."""
+    held = RemoteInventory.objects.filter(id=lease.remote_id, lease_holder=lease.holder, enabled=True)
+    if not held.update(lease_until=Now() + LEASE):
+        raise RaceLostError(f"the lease of {lease.name} is lost: another process harvests it, or it was disabled")
+
+
+def release_remote(lease: Lease, *, error: str = "") -> None:
+    """Give the lease back, which wakes the listener; an error is kept for the operator until the next success."""
+    held = RemoteInventory.objects.filter(id=lease.remote_id, lease_holder=lease.holder)
+    if error:
+        held.update(last_error=error[:2000], last_error_at=Now())
+    held.update(lease_holder=None, lease_until=None)
+    notify.announce()
+
+
+def record_contact(lease: Lease, *, inventory_id: uuid.UUID, is_settled: bool) -> None:
+    """The remote answered; when it has nothing new, every cursor is as of now.
+
+    Raises `RemoteProtocolError` when a site has become another one: its rows would be taken for those of the first.
+    """
+    with transaction.atomic():
+        remote = RemoteInventory.objects.select_for_update().get(id=lease.remote_id)
+        if remote.inventory_id not in {None, inventory_id} and remote.role == RemoteInventory.Role.SITE:
+            raise RemoteProtocolError(
+                f"{remote.name} was inventory {remote.inventory_id} and says now that it is {inventory_id}: "
+                "if another site was meant to take its place, add it as a new remote"
+            )
+        remote.inventory_id = inventory_id
+        remote.last_contact_at = database_now()
+        remote.save(update_fields=["inventory_id", "last_contact_at"])
+        if is_settled:
+            RemoteInventory.objects.filter(id=lease.remote_id).exclude(last_error="").update(last_error="")
+            HarvestState.objects.filter(remote_id=lease.remote_id).update(updated_at=Now())
+
+
+def start_states(lease: Lease) -> None:
+    """A cursor for each stream that our role reads, and the backfills that the wanted namespaces need.
+
+    A cursor that has not begun serves everything that is wanted; later a namespace that it does not serve gets a backfill
+    of its own, and one that is no longer wanted is left out. At a global a namespace that was not asked for before takes
+    all cursors back to the start.
+    """
+    with transaction.atomic():
+        for stream in queries.harvested_streams():
+            HarvestState.objects.get_or_create(remote_id=lease.remote_id, name=stream.name, selector="")
+        if settings.INVENTORY_ROLE == "global":
+            _widen_at_global(lease.remote_id)
+        else:
+            _plan_backfills(lease.remote_id, queries.load_selection().wanted)
+
+
+def restart_stream(lease: Lease, stream: Stream, selector: str = "") -> None:
+    """The remote no longer knows our cursor: it is taken back to the start. Rows already here change nothing.
+
+    A main cursor at the start serves everything that is wanted, so it needs no backfills.
+    """
+    with transaction.atomic():
+        if stream is streams.ARTIFACTS and not selector:
+            _backfills(lease.remote_id).delete()
+        HarvestState.objects.filter(remote_id=lease.remote_id, name=stream.name, selector=selector).update(
+            epoch="", cur_txid=0, cur_id=uuid.UUID(int=0), is_complete=False, covers=[]
+        )
+    start_states(lease)
+
+
+def join_backfill(lease: Lease, selector: str) -> None:
+    """A finished backfill becomes part of the main cursor, which is taken back to where the backfill ended if it is beyond."""
+    with transaction.atomic():
+        states = HarvestState.objects.select_for_update().filter(remote_id=lease.remote_id, name=streams.ARTIFACTS.name)
+        backfill, main = states.filter(selector=selector).first(), states.get(selector="")
+        if backfill is None or not backfill.is_complete or backfill.epoch != main.epoch:
+            return
+        main.cur_txid, main.cur_id = min((main.cur_txid, main.cur_id), (backfill.cur_txid, backfill.cur_id))
+        main.covers = _texts([*queries.namespaces_of(main.covers), Namespace.parse(selector)])
+        main.rows += backfill.rows
+        main.save(update_fields=["cur_txid", "cur_id", "covers", "rows"])
+        backfill.delete()
+        notify.announce()
+
+
+def request_backfill(namespaces: Sequence[Namespace]) -> None:
+    """Have these namespaces read again from the start, from every global: the policy of a site was widened there.
+
+    Call it in the transaction that changes the policy. Repeating it begins again. Cursors that have not begun need nothing.
+    """
+    with transaction.atomic():
+        for main in _main_cursors():
+            if not main.epoch:
+                continue
+            for namespace in namespace_filter(list(namespaces)):
+                HarvestState.objects.update_or_create(
+                    remote_id=main.remote_id,
+                    name=main.name,
+                    selector=namespace.value,
+                    defaults={"epoch": "", "cur_txid": 0, "cur_id": uuid.UUID(int=0), "is_complete": False},
+                )
+        notify.announce()
+
+
+def forget_namespaces(namespaces: Sequence[Namespace]) -> None:
+    """Stop asking for these namespaces: the policy of a site was narrowed. Wanting them again reads their past anew.
+
+    Call it in the transaction that changes the policy. A wider namespace that is still wanted stays covered: wanting the
+    forgotten part of it again takes `request_backfill`.
+    """
+    with transaction.atomic():
+        for main in _main_cursors():
+            kept = [
+                cover for cover in queries.namespaces_of(main.covers) if not any(cover in gone for gone in namespaces)
+            ]
+            if _texts(kept) != main.covers:
+                main.covers = _texts(kept)
+                main.save(update_fields=["covers"])
+            for backfill in _backfills(main.remote_id):
+                if any(Namespace.parse(backfill.selector) in gone for gone in namespaces):
+                    backfill.delete()
+
+
+def _texts(namespaces: Sequence[Namespace]) -> list[str]:
+    return [namespace.value for namespace in namespace_filter(list(namespaces))]
+
+
+def _backfills(remote_id: int) -> QuerySet[HarvestState]:
+    return HarvestState.objects.filter(remote_id=remote_id, name=streams.ARTIFACTS.name).exclude(selector="")
+
+
+def _main_cursors() -> list[HarvestState]:
+    return list(
+        HarvestState.objects.select_for_update(of=("self",)).filter(
+            name=streams.ARTIFACTS.name, selector="", remote__role=RemoteInventory.Role.GLOBAL
+        )
+    )
+
+
+def _widen_at_global(remote_id: int) -> None:
+    wanted = _texts(queries.namespaces_of(settings.INVENTORY_NAMESPACES))
+    states = HarvestState.objects.select_for_update().filter(remote_id=remote_id, selector="")
+    main = states.get(name=streams.ARTIFACTS.name)
+    if main.covers == wanted and main.epoch:
+        return
+    # No namespace at all stands for everything.
+    is_wider = bool(main.covers) and (
+        not wanted or rules.uncovered(queries.namespaces_of(wanted), queries.namespaces_of(main.covers))
+    )
+    if is_wider:
+        states.update(epoch="", cur_txid=0, cur_id=uuid.UUID(int=0), is_complete=False)
+    states.filter(name=streams.ARTIFACTS.name).update(covers=wanted)
+
+
+def _plan_backfills(remote_id: int, wanted: Sequence[Namespace]) -> None:
+    states = HarvestState.objects.select_for_update().filter(remote_id=remote_id, name=streams.ARTIFACTS.name)
+    main = states.get(selector="")
+    if main.epoch:
+        for backfill in _backfills(remote_id):
+            if not rules.narrowed([Namespace.parse(backfill.selector)], wanted):
+                backfill.delete()
+        covers = rules.narrowed(queries.namespaces_of(main.covers), wanted)
+        for namespace in rules.uncovered(wanted, covers):
+            HarvestState.objects.get_or_create(remote_id=remote_id, name=main.name, selector=namespace.value)
+    else:
+        covers = list(wanted)
+        _backfills(remote_id).delete()
+    if _texts(covers) != main.covers:
+        states.filter(selector="").update(covers=_texts(covers))
+
+
+def _apply_batch(lease: Lease, page: Page, selector: str) -> Applied:
+    if page.count:
+        _execute("SELECT pg_advisory_xact_lock(%s)", [_APPLY_LOCK])
+    renew_lease(lease)
+    state = HarvestState.objects.select_for_update().filter(
+        remote_id=lease.remote_id, name=page.stream.name, selector=selector
+    )
+    current = state.first()
+    if current is None or queries.cursor_of(current) != page.start:
+        raise RaceLostError(f"the cursor of {page.stream.name} of {lease.name} was moved by someone else")
+    rejected, changed = 0, 0
+    if page.count:
+        rejected = stage(page, remote_id=lease.remote_id)
+        changed = _apply_rows(lease, page)
+    following = page.next_cursor
+    state.update(
+        epoch=following.epoch,
+        cur_txid=following.txid,
+        cur_id=following.row_id,
+        rows=current.rows + page.count,
+        is_complete=not page.more,
+        updated_at=Now(),
+    )
+    return Applied(page.count, changed, rejected)
+
+
+def _apply_rows(lease: Lease, page: Page) -> int:
+    remote_id = lease.remote_id
+    if settings.INVENTORY_ROLE != "global":
+        if page.stream is streams.DELETED_ARTIFACTS:
+            return apply_artifacts.apply_tombstones_at_site(remote_id=remote_id)
+        # Now, and not earlier: the cursor is locked, so a policy changed before now is seen, and one that changes later
+        # finds the cursor where this batch leaves it.
+        return apply_artifacts.apply_artifacts_at_site(remote_id=remote_id, selection=queries.load_selection())
+    if page.stream is streams.SITES:
+        return _apply_site(lease)
+    if page.stream is streams.DELETED_ARTIFACTS:
+        return apply_artifacts.apply_tombstones_at_global(remote_id=remote_id)
+    site_id = _site_of(lease)
+    if page.stream is streams.DELETED_LOCATIONS:
+        return _execute(
+            "DELETE FROM site_location s USING harvested h WHERE s.artifact_id = h.id AND s.site_id = %s", [site_id]
+        )
+    if page.stream is streams.LOCATIONS:
+        return _execute(
+            "INSERT INTO site_location (artifact_id, site_id) SELECT h.id, %s FROM harvested h "
+            "WHERE NOT EXISTS (SELECT FROM deleted_artifact_event t WHERE t.id = h.id) ON CONFLICT DO NOTHING",
+            [site_id],
+        )
+    return apply_artifacts.apply_artifacts_at_global(remote_id=remote_id, site_id=site_id)
+
+
+def _site_of(lease: Lease) -> uuid.UUID:
+    site_id = RemoteInventory.objects.values_list("site_id", flat=True).get(id=lease.remote_id)
+    if site_id is None:
+        raise RemoteProtocolError(f"{lease.name} has not said which site it is")
+    return site_id
+
+
+def _apply_site(lease: Lease) -> int:
+    """A site describes itself in one row, whose id is the site for ever."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT id, resource_id, name, allow_read, allow_write FROM harvested")
+        rows = cursor.fetchall()
+    if not rows:
+        return 0
+    if len(rows) > 1:
+        raise RemoteProtocolError(f"{lease.name} says that it is {len(rows)} sites")
+    site_id, resource_id, name, allow_read, allow_write = rows[0]
+    remote = RemoteInventory.objects.get(id=lease.remote_id)
+    if remote.site_id not in {None, site_id}:
+        raise RemoteProtocolError(f"{lease.name} was site {remote.site_id} and says now that it is {site_id}")
+    if other := RemoteInventory.objects.filter(site_id=site_id).exclude(id=remote.id).first():
+        raise RemoteProtocolError(f"{lease.name} says that it is site {site_id}, which is {other.name}")
+    if other_site := StorageSite.objects.filter(resource_id=resource_id).exclude(id=site_id).first():
+        raise RemoteProtocolError(f"{lease.name} says that it is {resource_id}, which is site {other_site.id}")
+    changed = _upsert_site(site_id, resource_id, name, allow_read=allow_read, allow_write=allow_write)
+    RemoteInventory.objects.filter(id=remote.id, site__isnull=True).update(site_id=site_id)
+    return changed
+
+
+def _upsert_site(site_id: uuid.UUID, resource_id: str, name: str, *, allow_read: bool, allow_write: bool) -> int:
+    checksum = model_rules.site_meta_checksum(
+        site_id, allow_read=allow_read, allow_write=allow_write, name=name, resource_id=resource_id
+    )
+    return _execute(
+        """
+        INSERT INTO storage_site AS s (id, resource_id, name, allow_read, allow_write, last_modified, meta_checksum, txid)
+        VALUES (%s, %s, %s, %s, %s, inventory_now(), %s, 0)
+        ON CONFLICT (id) DO UPDATE SET resource_id = excluded.resource_id, name = excluded.name,
+            allow_read = excluded.allow_read, allow_write = excluded.allow_write, meta_checksum = excluded.meta_checksum,
+            last_modified = greatest(inventory_now(), s.last_modified + interval '1 ms')
+        WHERE s.meta_checksum <> excluded.meta_checksum
+        """,
+        [site_id, resource_id, name, allow_read, allow_write, checksum],
+    )
+
+
+def _execute(statement: str, parameters: Sequence[Any] = ()) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return int(cursor.rowcount)

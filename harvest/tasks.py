@@ -1,0 +1,104 @@
+"""Celery's doors: which remote is looked at now. Every task may be lost or repeated; the cursors are the truth."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from datetime import UTC, datetime
+
+from celery import Celery, shared_task
+from django.conf import settings
+from django.db import connection
+from kombu.exceptions import OperationalError as BrokerError
+
+from datamodel import keys
+from datamodel.errors import InventoryError
+from datamodel.models import RemoteInventory
+from harvest import client, exchange, queries
+from harvest.client import Remote
+
+logger = logging.getLogger(__name__)
+
+_NUDGE_SECONDS = 1.0
+_MESSAGE_SECONDS = 60
+
+
+@shared_task(name="harvest.tasks.harvest_all")
+def harvest_all() -> None:
+    """The floor under the listener: each enabled remote that is due gets a task of its own."""
+    now = datetime.now(UTC)
+    for remote in queries.harvested_remotes():
+        if queries.is_due(remote, now):
+            request_harvest(remote.name)
+
+
+@shared_task(name="harvest.tasks.harvest_remote", soft_time_limit=900, time_limit=960)
+def harvest_remote(name: str) -> None:
+    """One turn with one remote. A failure is recorded with the remote and is nobody else's."""
+    nudge = _Nudge()
+    try:
+        found = exchange.harvest(name, on_change=nudge.ring)
+    except InventoryError:
+        # Recorded and logged where it happened; the next tick tries again.
+        return
+    finally:
+        nudge.finish()
+    if found.is_interrupted:
+        request_harvest(name)
+
+
+@shared_task(name="harvest.tasks.refresh_trusted_keys")
+def refresh_trusted_keys() -> None:
+    """The public keys of every global, as it publishes them now; one that does not answer keeps those it had."""
+    for remote in RemoteInventory.objects.filter(enabled=True, role=RemoteInventory.Role.GLOBAL):
+        try:
+            published = client.fetch_public_keys(Remote.of(remote))
+        except InventoryError as error:
+            facts = {"remote": remote.name, "result": "failed", "reason": error.code, "detail": error.detail}
+            logger.warning("END event=refresh_trusted_keys", extra={"facts": facts})
+            continue
+        keys.replace_trusted_keys(remote=remote, keys=published, now=datetime.now(UTC))
+    connection.close()
+
+
+def request_harvest(name: str) -> bool:
+    """Ask a worker to harvest a remote; False when the broker cannot be reached (the next tick asks again)."""
+    return _send("harvest.tasks.harvest_remote", name)
+
+
+class _Nudge:
+    """Tells HARVEST_NUDGE (a task's name, or nothing) that rows have come: once a second while they come, and at the end."""
+
+    def __init__(self) -> None:
+        self._sent_at = float("-inf")
+        self._is_pending = False
+
+    def ring(self) -> None:
+        self._is_pending = True
+        if time.monotonic() - self._sent_at > _NUDGE_SECONDS:
+            self.finish()
+
+    def finish(self) -> None:
+        if self._is_pending and settings.HARVEST_NUDGE:
+            _send(settings.HARVEST_NUDGE)
+        self._is_pending = False
+        self._sent_at = time.monotonic()
+
+
+def _send(task: str, *arguments: str) -> bool:
+    try:
+        _sender().send_task(task, args=arguments, expires=_MESSAGE_SECONDS, retry=False)
+    except BrokerError as error:
+        facts = {"task": task, "result": "failed", "reason": "broker", "detail": str(error)}
+        logger.warning("END event=send_task", extra={"facts": facts})
+        return False
+    return True
+
+
+@functools.cache
+def _sender() -> Celery:
+    """Tasks are sent from workers and from commands alike; only the broker must be the same."""
+    app = Celery("harvest", set_as_current=False)
+    app.conf.update(settings.CELERY_SETTINGS)
+    return app

@@ -1,0 +1,238 @@
+"""The operator's door: every page opens, nothing leaks or runs, and what changes goes through operations."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.db import connection, models
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from pytest_django import Settings
+
+from datamodel import auth, keys, operations, remotes, sealing
+from datamodel.admin import CappedPaginator
+from datamodel.errors import NotAuthenticatedError
+from datamodel.models import (
+    ApiToken,
+    Artifact,
+    HarvestConflict,
+    HarvestRejection,
+    HarvestState,
+    ObsoleteStorageLocation,
+    RemoteInventory,
+    StorageSite,
+    TrustedKey,
+)
+from datamodel.permissions import Grant
+from datamodel.uris import ArtifactUri
+from tests.factories import WHEN, new_content
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def operator(client: Client, site: StorageSite) -> Client:
+    client.force_login(get_user_model().objects.create_superuser("op"))
+    return client
+
+
+@pytest.fixture
+def rows(site: StorageSite) -> None:
+    """One row of everything, named by someone hostile."""
+    uri = ArtifactUri.parse("cadc:A/('onclick=x')")
+    content = new_content(content_type=HOSTILE)
+    operations.record_stored(uri=uri, content=content)
+    operations.record_stored(uri=uri, content=new_content(b"other", content_type=HOSTILE))
+    operations.record_stored(uri=ArtifactUri.parse("cadc:B"), content=new_content())
+    operations.mark_obsolete(located=new_content().located)
+    stored = Artifact.objects.get(uri=uri.value)
+    operations.detach_location(artifact_id=stored.id)
+    remote = remotes.save_remote(name=HOSTILE, role="global", url="https://g.example", token="remote-secret")
+    HarvestState.objects.create(remote=remote, name="artifacts", selector="", epoch="e", cur_txid=7, is_complete=True)
+    conflict = {"uri": HOSTILE, "winner_id": uuid.uuid4(), "loser_id": uuid.uuid4(), "loser_checksum": HOSTILE}
+    HarvestConflict.objects.create(
+        **conflict, loser_length=1, loser_last_modified=WHEN, same_content=False, decided_at=NOW
+    )
+    HarvestRejection.objects.create(
+        remote=remote, stream=HOSTILE, row=HOSTILE, row_digest="d", reason=HOSTILE, rejected_at=NOW
+    )
+    keys.create_key_pair(now=NOW, active_from=NOW)
+    TrustedKey.objects.create(remote=remote, name="k", public_key=b"\xff" * 32, fetched_at=NOW)
+    auth.create_api_token(name=HOSTILE, grants=frozenset({Grant.READ}), now=NOW, token="api-secret")
+
+
+def ours() -> Iterable[type[models.Model]]:
+    return sorted((model for model in admin.site._registry if model._meta.app_label == "datamodel"), key=str)
+
+
+def page(model: type[models.Model], what: str, *args: object) -> str:
+    return reverse(f"admin:datamodel_{model._meta.model_name}_{what}", args=args)
+
+
+@pytest.mark.usefixtures("rows")
+def test_every_list_and_every_row_opens_and_nothing_hostile_or_secret_comes_out(operator: Client) -> None:
+    sealed = RemoteInventory.objects.get().token
+    opened = 0
+    for model in ours():
+        pages = [page(model, "changelist"), *(page(model, "change", row.pk) for row in model._default_manager.all())]
+        for address in pages:
+            response = operator.get(address)
+            body = response.content.decode()
+            assert response.status_code == 200, address
+            assert HOSTILE not in body
+            assert "'onclick=x" not in body
+            assert "remote-secret" not in body
+            assert auth.token_digest("api-secret") not in body
+            assert bytes(sealed).decode() not in body
+            assert response["Content-Security-Policy"].startswith("default-src 'self'")
+            opened += 1
+    assert opened > 2 * 13
+
+
+@pytest.mark.usefixtures("rows")
+def test_every_list_can_be_searched_by_anything(operator: Client) -> None:
+    terms = ["cadc:", str(uuid.uuid4()), "é ü", "%_\\", "\U0010ffff", "'; --", "x" * 600]
+    searched = 0
+    for model in ours():
+        for term in terms:
+            assert operator.get(page(model, "changelist"), {"q": term}).status_code == 200
+            searched += 1
+    assert searched >= 13 * len(terms)
+
+
+@pytest.mark.usefixtures("rows")
+def test_an_artifact_is_found_by_the_start_of_its_uri_and_by_its_id(operator: Client) -> None:
+    other = Artifact.objects.get(uri="cadc:B")
+    for term in ("cadc:B", str(other.id)):
+        listed = operator.get(page(Artifact, "changelist"), {"q": term}).context["cl"].result_list
+        assert [artifact.id for artifact in listed] == [other.id]
+    assert operator.get(page(Artifact, "changelist"), {"q": "adc:B"}).context["cl"].result_count == 0
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_list_of_artifacts_counts_no_further_than_its_cap(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CappedPaginator, "cap", 1)
+    with CaptureQueriesContext(connection) as queries:
+        response = operator.get(page(Artifact, "changelist"))
+    assert response.context["cl"].result_count == 1
+    assert b"the first 1; search" in response.content
+    counts = [query["sql"] for query in queries if "COUNT(*)" in query["sql"] and '"artifact"' in query["sql"]]
+    assert counts
+    assert all("LIMIT 1" in sql for sql in counts)
+
+
+def test_a_search_by_uri_uses_the_index(operator: Client) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        operator.get(page(Artifact, "changelist"), {"q": "cadc:IRIS/"})
+    listing = next(query["sql"] for query in queries if 'ORDER BY "artifact"."uri"' in query["sql"])
+    with connection.cursor() as cursor:
+        cursor.execute("SET enable_seqscan = off")
+        cursor.execute("SET enable_sort = off")
+        cursor.execute(f"EXPLAIN {listing}")
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+        cursor.execute("RESET enable_seqscan; RESET enable_sort")
+    assert "Index Cond" in plan
+    assert "artifact_uri" in plan
+    assert "Sort" not in plan
+
+
+@pytest.mark.usefixtures("rows")
+def test_artifacts_and_events_cannot_be_changed(operator: Client) -> None:
+    artifact = Artifact.objects.get(uri="cadc:B")
+    assert operator.post(page(Artifact, "change", artifact.pk), {"uri": "cadc:C"}).status_code == 403
+    assert operator.post(page(Artifact, "delete", artifact.pk), {"post": "yes"}).status_code == 403
+    assert operator.get(page(Artifact, "add")).status_code == 403
+    assert operator.get(page(ObsoleteStorageLocation, "add")).status_code == 403
+
+
+def test_a_new_token_shows_its_secret_once_and_works(operator: Client) -> None:
+    response = operator.post(page(ApiToken, "add"), {"name": "pipeline", "grants": ["read", "write"]})
+    assert response.status_code == 200
+    assert "no-store" in response["Cache-Control"]
+    secret = response.context["secret"]
+    assert secret in response.content.decode()
+    assert auth._token_callers.get(secret).grants == {Grant.READ, Grant.WRITE}
+    token = ApiToken.objects.get()
+    for address in (page(ApiToken, "changelist"), page(ApiToken, "change", token.pk)):
+        assert secret not in operator.get(address).content.decode()
+
+
+def test_a_name_cannot_be_taken_twice_and_a_past_expiry_means_nothing_opens(operator: Client) -> None:
+    secret = auth.create_api_token(name="pipeline", grants=frozenset({Grant.READ}), now=NOW)
+    response = operator.post(page(ApiToken, "add"), {"name": "pipeline", "grants": ["read"]})
+    assert "name" in response.context["adminform"].form.errors
+    assert auth._token_callers.get(secret).name == "pipeline"
+
+
+def test_a_revoked_token_opens_nothing(operator: Client) -> None:
+    secret = auth.create_api_token(name="pipeline", grants=frozenset({Grant.READ}), now=NOW)
+    assert auth._token_callers.get(secret).name == "pipeline"
+    chosen = [str(ApiToken.objects.get().pk)]
+    operator.post(page(ApiToken, "changelist"), {"action": "revoke", "_selected_action": chosen})
+    with pytest.raises(NotAuthenticatedError):
+        auth._token_callers.get(secret)
+
+
+def test_a_remote_keeps_its_token_unless_a_new_one_is_given(operator: Client) -> None:
+    form = {"name": "g", "role": "global", "url": "https://g.example/base/", "enabled": "on", "new_token": "first"}
+    assert operator.post(page(RemoteInventory, "add"), form).status_code == 302
+    remote = RemoteInventory.objects.get()
+    assert (remote.url, sealing.unseal(remote.token)) == ("https://g.example/base", b"first")
+    change = page(RemoteInventory, "change", remote.pk)
+    operator.post(change, {"role": "global", "url": "https://g.example/base", "new_token": ""})
+    remote.refresh_from_db()
+    assert (remote.enabled, sealing.unseal(remote.token)) == (False, b"first")
+    operator.post(change, {"role": "global", "url": "https://g.example/base", "new_token": "second"})
+    remote.refresh_from_db()
+    assert sealing.unseal(remote.token) == b"second"
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://g.example", "g.example", "https://user:secret@g.example", "https://g.example/?x"]
+)
+def test_a_remote_needs_a_base_url(operator: Client, url: str) -> None:
+    response = operator.post(page(RemoteInventory, "add"), {"name": "g", "role": "global", "url": url})
+    assert "url" in response.context["adminform"].form.errors
+    assert not RemoteInventory.objects.exists()
+
+
+@pytest.mark.usefixtures("rows")
+def test_streams_are_rewound_and_findings_marked_as_seen(operator: Client) -> None:
+    state, conflict = HarvestState.objects.get(), HarvestConflict.objects.get()
+    operator.post(page(HarvestState, "changelist"), {"action": "rewind", "_selected_action": [str(state.pk)]})
+    operator.post(page(HarvestConflict, "changelist"), {"action": "mark_seen", "_selected_action": [str(conflict.pk)]})
+    state.refresh_from_db()
+    conflict.refresh_from_db()
+    assert (state.epoch, state.cur_txid, state.is_complete) == ("", 0, False)
+    assert conflict.seen_at is not None
+    assert datetime.now(UTC) - conflict.seen_at < timedelta(minutes=1)
+
+
+def test_a_site_is_switched_with_a_new_place_in_the_feed(operator: Client, site: StorageSite) -> None:
+    address = page(StorageSite, "change", site.pk)
+    assert operator.post(address, {"allow_read": "on", "name": "renamed"}).status_code == 302
+    switched = StorageSite.objects.get()
+    assert (switched.allow_read, switched.allow_write, switched.name) == (True, False, site.name)
+    assert switched.txid > site.txid
+    assert switched.meta_checksum != site.meta_checksum
+
+
+def test_a_global_cannot_switch_what_sites_say_of_themselves(
+    operator: Client, site: StorageSite, settings: Settings
+) -> None:
+    settings.INVENTORY_ROLE = "global"
+    assert operator.post(page(StorageSite, "change", site.pk), {"allow_read": "on"}).status_code == 403
+
+
+def test_without_signing_in_nothing_is_shown(client: Client, site: StorageSite) -> None:
+    for model in ours():
+        response = client.get(page(model, "changelist"))
+        assert response.status_code == 302
+        assert "/admin/login/" in response["Location"]

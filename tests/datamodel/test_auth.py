@@ -1,0 +1,229 @@
+"""Who is calling: order of credentials, caches, grants."""
+
+from __future__ import annotations
+
+import base64
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
+from django.db import connection
+from django.http import HttpRequest
+from django.test import RequestFactory
+from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings
+
+from datamodel import auth, keys, preauth, remotes
+from datamodel.errors import NotAuthenticatedError, NotPermittedError
+from datamodel.models import ApiToken, InventoryIdentity, StorageSite
+from datamodel.permissions import ALL_GRANTS, ANONYMOUS, Caller, Grant, grant_for, require, require_any
+from datamodel.preauth import Methods, SigningKey
+from datamodel.uris import ArtifactUri
+from tests.datamodel.test_preauth import CLAIMS, URI, der, legacy_key, legacy_token
+
+NOW = datetime.now(UTC)
+
+
+def request(authorization: str | None = None, user: object | None = None) -> HttpRequest:
+    made = RequestFactory().get("/", headers={"Authorization": authorization} if authorization is not None else {})
+    made.user = user or AnonymousUser()  # type: ignore[assignment]  # a test double of a session
+    return made
+
+
+@pytest.fixture
+def secret(inventory: InventoryIdentity) -> str:
+    return auth.create_api_token(name="pipeline", grants=frozenset({Grant.READ}), now=NOW)
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def test_a_token_is_known_as_bearer_and_as_password_whatever_the_user_name(secret: str) -> None:
+    expected = Caller("pipeline", "api-token", frozenset({Grant.READ}))
+    for header in (f"Bearer {secret}", f"bearer  {secret} ", basic("anyone", secret), basic("", secret)):
+        assert auth.authenticate(request(header)) == expected
+
+
+def test_only_the_digest_of_a_token_is_kept(secret: str) -> None:
+    assert ApiToken.objects.get().digest == auth.token_digest(secret)
+    assert secret not in str(ApiToken.objects.values())
+
+
+BAD = ["Bearer", "Bearer ", "Bearer wrong", "Basic", "Basic !!", "Basic " + base64.b64encode(b"no-colon").decode()]
+BAD += [
+    basic("user", ""),
+    basic("user", "wrong"),
+    "Digest x",
+    "Negotiate abc",
+    "Basic " + base64.b64encode(b"\xff:\xff").decode(),
+]
+
+
+@pytest.mark.parametrize("header", BAD)
+def test_bad_credentials_never_fall_through_to_anonymous_or_a_session(
+    inventory: InventoryIdentity, settings: Settings, header: str
+) -> None:
+    settings.INVENTORY_ANONYMOUS_READ = True
+    superuser = get_user_model().objects.create_superuser("op")
+    with pytest.raises(NotAuthenticatedError):
+        auth.authenticate(request(header, superuser))
+
+
+def test_a_token_comes_before_a_session(secret: str) -> None:
+    superuser = get_user_model().objects.create_superuser("op")
+    assert auth.authenticate(request(f"Bearer {secret}", superuser)).name == "pipeline"
+    assert auth.authenticate(request(None, superuser)) == Caller("op", "session", ALL_GRANTS)
+    staff = get_user_model().objects.create_user("staff")
+    assert auth.authenticate(request(None, staff)).grants == {Grant.READ}
+
+
+def test_anonymous_callers_may_read_only_where_the_setting_says_so(settings: Settings) -> None:
+    assert auth.authenticate(request()) == Caller(ANONYMOUS, ANONYMOUS, frozenset())
+    settings.INVENTORY_ANONYMOUS_READ = True
+    assert auth.authenticate(request()).grants == {Grant.READ}
+
+
+def test_an_expired_or_revoked_token_is_refused(inventory: InventoryIdentity) -> None:
+    expired = auth.create_api_token(
+        name="a", grants=ALL_GRANTS, now=NOW, expires_at=datetime.now(UTC) - timedelta(seconds=1)
+    )
+    revoked = auth.create_api_token(name="b", grants=ALL_GRANTS, now=NOW)
+    auth.revoke_api_tokens(tokens=ApiToken.objects.filter(name="b"), now=NOW)
+    for token in (expired, revoked):
+        with pytest.raises(NotAuthenticatedError, match="unknown, expired or revoked"):
+            auth.authenticate(request(f"Bearer {token}"))
+
+
+def test_a_token_is_remembered_no_longer_than_it_is_good(inventory: InventoryIdentity) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=3)
+    token = auth.create_api_token(name="a", grants=ALL_GRANTS, now=NOW, expires_at=soon)
+    assert auth.authenticate(request(f"Bearer {token}")).name == "a"
+    ((remembered_until, _),) = auth._token_callers._callers.values()
+    assert remembered_until <= time.monotonic() + 3
+
+
+def test_replacing_a_token_ends_the_old_secret(secret: str) -> None:
+    auth.create_api_token(name="pipeline", grants=ALL_GRANTS, now=NOW)
+    with pytest.raises(NotAuthenticatedError):
+        auth.authenticate(request(f"Bearer {secret}"))
+
+
+def test_a_known_token_costs_no_query_for_five_seconds(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    auth.authenticate(request(f"Bearer {secret}"))
+    with CaptureQueriesContext(connection) as queries:
+        auth.authenticate(request(f"Bearer {secret}"))
+    assert len(queries) == 0
+    auth.clear_caches()
+    monkeypatch.setattr(auth, "_CACHE_SECONDS", 0)
+    auth.authenticate(request(f"Bearer {secret}"))
+    with CaptureQueriesContext(connection) as queries:
+        auth.authenticate(request(f"Bearer {secret}"))
+    assert len(queries) == 1
+
+
+def test_unknown_tokens_are_not_remembered(inventory: InventoryIdentity) -> None:
+    for number in range(5):
+        with pytest.raises(NotAuthenticatedError):
+            auth.authenticate(request(f"Bearer wrong{number}"))
+    assert auth._token_callers._callers == {}
+
+
+def test_the_cache_of_callers_has_a_limit(inventory: InventoryIdentity, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "_CACHE_SIZE", 2)
+    for number in range(5):
+        token = auth.create_api_token(name=f"t{number}", grants=ALL_GRANTS, now=NOW)
+        auth.authenticate(request(f"Bearer {token}"))
+        assert len(auth._token_callers._callers) <= 2
+
+
+def test_the_last_use_is_noted_once_a_minute(secret: str) -> None:
+    auth.authenticate(request(f"Bearer {secret}"))
+    first = ApiToken.objects.get().last_used_at
+    auth.clear_caches()
+    auth.authenticate(request(f"Bearer {secret}"))
+    assert first is not None
+    assert ApiToken.objects.get().last_used_at == first
+
+
+# --- signed URLs
+
+
+@pytest.fixture
+def trusted(site: StorageSite) -> SigningKey:
+    key = SigningKey.generate("k1")
+    remote = remotes.save_remote(name="g", role="global", url="https://g.example", token="")
+    keys.replace_trusted_keys(remote=remote, keys={"k1": key.public_bytes}, now=NOW)
+    return key
+
+
+def signed(key: SigningKey, site: StorageSite, methods: Methods = Methods.READ) -> str:
+    expires_at = (datetime.now(UTC) + timedelta(minutes=1)).replace(microsecond=0)
+    return key.sign(
+        URI, preauth.TransferClaims(methods, expires_at, site.id, "alice", *(CLAIMS.known_id, CLAIMS.known_at))
+    )
+
+
+def test_a_signed_url_names_its_user_and_grants_its_methods(trusted: SigningKey, site: StorageSite) -> None:
+    caller = auth.authenticate_url(signed(trusted, site, Methods.WRITE), URI, http_method="PUT")
+    assert (caller.name, caller.method) == ("alice", "signed-url")
+    assert caller.grants == {Grant.READ, Grant.WRITE}
+    assert (caller.known_id, caller.known_at) == (CLAIMS.known_id, CLAIMS.known_at)
+
+
+def test_a_signed_url_for_reading_cannot_write(trusted: SigningKey, site: StorageSite) -> None:
+    for method in ("PUT", "POST", "DELETE", "PATCH"):
+        with pytest.raises(NotPermittedError, match=method):
+            auth.authenticate_url(signed(trusted, site), URI, http_method=method)
+
+
+def test_a_signed_url_of_another_site_or_uri_is_refused(trusted: SigningKey, site: StorageSite) -> None:
+    other = StorageSite(id=CLAIMS.known_id)
+    with pytest.raises(NotPermittedError, match="another site"):
+        auth.authenticate_url(signed(trusted, other), URI, http_method="GET")
+    with pytest.raises(NotPermittedError):
+        auth.authenticate_url(signed(trusted, site), ArtifactUri.parse("cadc:X"), http_method="GET")
+
+
+def test_verifying_costs_no_query_once_keys_and_site_are_known(trusted: SigningKey, site: StorageSite) -> None:
+    auth.authenticate_url(signed(trusted, site), URI, http_method="GET")
+    with CaptureQueriesContext(connection) as queries:
+        auth.authenticate_url(signed(trusted, site), URI, http_method="GET")
+    assert len(queries) == 0
+
+
+def test_legacy_tokens_are_accepted_only_where_the_setting_allows_them(trusted: SigningKey, settings: Settings) -> None:
+    token = legacy_token(f"uri={URI}&gnt=WriteGrant&sub=bob")
+    settings.INVENTORY_LEGACY_PUBLIC_KEYS = [der(legacy_key()).hex()]
+    with pytest.raises(NotPermittedError):
+        auth.authenticate_url(token, URI, http_method="GET")
+    settings.INVENTORY_LEGACY_TOKENS = True
+    assert auth.authenticate_url(token, URI, http_method="PUT").name == "bob"
+    settings.INVENTORY_LEGACY_PUBLIC_KEYS = []
+    with pytest.raises(NotPermittedError):
+        auth.authenticate_url(token, URI, http_method="GET")
+
+
+# --- grants
+
+
+@pytest.mark.parametrize(
+    ("method", "grant"),
+    [("GET", Grant.READ), ("HEAD", Grant.READ), ("PUT", Grant.WRITE), ("POST", Grant.WRITE), ("DELETE", Grant.DELETE)],
+)
+def test_each_method_needs_its_grant(method: str, grant: Grant) -> None:
+    assert grant_for(method) is grant
+
+
+def test_anonymous_callers_are_asked_to_sign_in_and_others_are_refused() -> None:
+    known, unknown = Caller("a", "api-token", frozenset()), Caller(ANONYMOUS, ANONYMOUS, frozenset())
+    for caller, error in ((known, NotPermittedError), (unknown, NotAuthenticatedError)):
+        with pytest.raises(error, match="'write'"):
+            require(caller, Grant.WRITE)
+        with pytest.raises(error, match="'write'"):
+            require_any(caller, [Grant.WRITE])
+    writer = Caller("a", "api-token", frozenset({Grant.WRITE}))
+    require(writer, Grant.WRITE)
+    require_any(writer, [Grant.READ, Grant.WRITE])
