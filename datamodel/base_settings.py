@@ -150,8 +150,8 @@ INVENTORY_NAMESPACES = env.words("INVENTORY_NAMESPACES")
 INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 
 # What the roles add to: modules that describe plain views, modules with gauges, checks of readiness, VOSI capabilities.
-INVENTORY_SCHEMA_MODULES = ["datamodel.schema"]
-INVENTORY_METRICS_MODULES = ["datamodel.metrics"]
+INVENTORY_SCHEMA_MODULES = ["datamodel.schema", "harvest.schema"]
+INVENTORY_METRICS_MODULES = ["datamodel.metrics", "harvest.metrics"]
 INVENTORY_METRICS_PUBLIC = env.flag("INVENTORY_METRICS_PUBLIC", default=False)
 INVENTORY_READINESS: list[str] = []
 INVENTORY_READINESS_SECONDS = env.integer("INVENTORY_READINESS_SECONDS", 5, minimum=1)

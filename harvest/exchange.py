@@ -46,9 +46,7 @@ class Harvested:
     is_interrupted: bool = False
 
 
-def harvest(
-    name: str, *, turn_seconds: float = TURN_SECONDS, on_change: Callable[[], None] = lambda: None
-) -> Harvested:
+def harvest(name: str, *, turn_seconds: float | None = None, on_change: Callable[[], None] = lambda: None) -> Harvested:
     """Harvest one remote under its lease; `on_change` is called after each batch that changed rows.
 
     Raises what `client.py` and `operations.apply_batch` raise, after recording it as the remote's last error. A repeat goes
@@ -60,7 +58,7 @@ def harvest(
     error = ""
     try:
         with unit_of_work(logger, "harvest", remote=name) as work:
-            found = _Turn(lease, turn_seconds, on_change).run()
+            found = _Turn(lease, TURN_SECONDS if turn_seconds is None else turn_seconds, on_change).run()
             work.note(rows=found.rows, changed=found.changed, rejected=found.rejected, complete=found.is_complete)
             return found
     except RaceLostError:

@@ -101,4 +101,6 @@ def _sender() -> Celery:
     """Tasks are sent from workers and from commands alike; only the broker must be the same."""
     app = Celery("harvest", set_as_current=False)
     app.conf.update(settings.CELERY_SETTINGS)
+    # Whoever sends has something else to do than to wait for a broker that is gone.
+    app.conf.broker_transport_options = {**app.conf.broker_transport_options, "max_retries": 1, "interval_start": 0}
     return app

@@ -70,12 +70,21 @@ class Standing(StrEnum):
     """What file sync makes of an artifact, for `explain`."""
 
     STORED = "stored"
-    UNKNOWN = "unknown"
-    UNWANTED = "unwanted"
-    UNSEEN = "wanted, not yet queued"
+    UNKNOWN = "not known here"
+    UNWANTED = "not wanted here"
+    QUEUEING = "wanted, not in the queue yet"
     RUNNING = "being pulled"
     DUE = "due"
     WAITING = "waiting for its next try"
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The times of a row of the queue."""
+
+    is_repair: bool
+    next_try_at: datetime
+    lease_until: datetime | None
 
 
 def order_sources(sources: Iterable[Source], *, own_url: str, failing: Collection[str]) -> list[Source]:
@@ -120,3 +129,18 @@ def is_due(next_try_at: datetime, lease_until: datetime | None, now: datetime) -
 def is_leased(lease_until: datetime | None, now: datetime) -> bool:
     """Whether a unit of work has the row now."""
     return lease_until is not None and lease_until > now
+
+
+def standing(*, is_known: bool, is_stored: bool, is_wanted: bool, queued: Queued | None, now: datetime) -> Standing:
+    """Where an artifact stands, in one word for the operator."""
+    if not is_known:
+        return Standing.UNKNOWN
+    if is_stored:
+        return Standing.STORED
+    if queued is not None and is_leased(queued.lease_until, now):
+        return Standing.RUNNING
+    if not (is_wanted or (queued is not None and queued.is_repair)):
+        return Standing.UNWANTED
+    if queued is None:
+        return Standing.QUEUEING
+    return Standing.DUE if is_due(queued.next_try_at, queued.lease_until, now) else Standing.WAITING

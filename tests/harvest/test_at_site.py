@@ -312,10 +312,30 @@ def test_a_new_namespace_is_read_from_the_start_and_joins_the_main_cursor(peer: 
     assert "cadc:B/2" in uris()
 
 
-def test_a_row_that_comes_between_main_and_backfill_is_not_missed(
+@pytest.mark.parametrize(
+    ("epoch", "is_complete", "joins"),
+    [("0123456789abcdef", True, True), ("f" * 16, True, False), ("0123456789abcdef", False, False)],
+)
+def test_joining_takes_the_main_cursor_back_to_where_the_backfill_ended(
+    peer: FakeInventory, epoch: str, *, is_complete: bool, joins: bool
+) -> None:
+    peer.add_artifact(artifact_row())
+    harvest()
+    main = states()[""]
+    HarvestState.objects.create(
+        remote=main.remote, name="artifacts", selector="x:", epoch=epoch, cur_txid=7, is_complete=is_complete
+    )
+    lease = operations.claim_remote("peer")
+    assert lease is not None
+    operations.join_backfill(lease, "x:")
+    assert states()[""].cur_txid == (7 if joins else main.cur_txid)
+    assert states()[""].covers == (["cadc:", "x:"] if joins else ["cadc:"])
+    assert ("x:" in states()) != joins
+
+
+def test_a_long_backfill_goes_page_by_page_while_rows_arrive(
     peer: FakeInventory, policy: Wishes, settings: Settings
 ) -> None:
-    """The main cursor runs ahead while the backfill is read: when they join, it is taken back to where the backfill ended."""
     policy.wanted = ["cadc:A/"]
     peer.add_artifact(artifact_row("cadc:A/1"))
     for number in range(4):
@@ -323,15 +343,17 @@ def test_a_row_that_comes_between_main_and_backfill_is_not_missed(
     harvest()
     policy.wanted = ["cadc:A/", "cadc:B/"]
     settings.INVENTORY_HARVEST_BATCH = 2
-    operations.request_backfill([Namespace.parse("cadc:B/")])
-    HarvestState.objects.filter(selector="").update(cur_txid=peer.txid + 5)
-    peer.txid += 6
-    peer.rows["artifacts"].append(peer.rows["artifacts"].pop())
-    late = artifact_row("cadc:B/late")
-    peer.add_artifact(late)
+    seen: list[str] = []
+
+    def arrive(stream: str) -> None:
+        seen.append(stream)
+        if stream == "artifacts" and len(seen) < 12:
+            peer.add_artifact(artifact_row(f"cadc:B/late{len(seen)}"))
+
+    peer.before = arrive
     harvest()
-    assert uris() == {"cadc:A/1", "cadc:B/late", *(f"cadc:B/{number}" for number in range(4))}
-    assert states()[""].cur_txid <= peer.txid
+    assert uris() == {str(row["uri"]) for row in peer.rows["artifacts"]}
+    assert len(uris()) > 7
 
 
 def test_a_first_harvest_needs_no_backfill(peer: FakeInventory, policy: Wishes) -> None:
@@ -391,7 +413,7 @@ def test_a_backfill_that_is_no_longer_wanted_ends(peer: FakeInventory, policy: W
 def test_a_policy_that_changes_while_a_page_is_on_its_way_is_heard(peer: FakeInventory, policy: Wishes) -> None:
     policy.wanted, policy.excluded = ["cadc:"], ["cadc:A/"]
     peer.add_artifact(artifact_row("cadc:A/1"))
-    changed = []
+    changed: list[str] = []
 
     def change(stream: str) -> None:
         if stream == "deleted-artifacts" and not changed:

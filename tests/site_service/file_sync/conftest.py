@@ -68,7 +68,8 @@ class Federation:
     def tick(self, *, batches: int = 1) -> list[BatchResult]:
         """What a beat and its messages do: find, claim, carry."""
         scan.note_missing()
-        return [sync_batch(lease=lease, store=self.store) for lease in attempts.claim(batches=batches)]
+        results = [sync_batch(lease=lease, store=self.store) for lease in attempts.claim(batches=batches)]
+        return [result for result in results if result is not None]
 
 
 @pytest.fixture

@@ -355,7 +355,8 @@ def test_below_the_free_space_mark_nothing_is_claimed_until_there_is_room(
     assert caplog.records[-1].__dict__["facts"]["reason"] == "no_free_space"
     store.free = 1000 + len(CONTENT)
     (lease,) = claim_batches(batches=1, store=store)
-    assert sync_batch(lease=lease, store=store).stored == 1
+    assert sync_batch(lease=lease, store=store) == BatchResult(stored=1, stored_bytes=len(CONTENT))
+    assert sync_batch(lease=lease, store=store) is None
 
 
 def test_a_file_that_would_not_fit_above_the_mark_waits_while_smaller_ones_come(

@@ -1,0 +1,104 @@
+"""The feed in OpenAPI terms; `datamodel/openapi.py` merges these paths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harvest.streams import STREAMS
+
+_PROBLEMS = {
+    "400": "A parameter is malformed.",
+    "401": "No credentials, or invalid ones.",
+    "403": "The caller lacks the grant `harvest`.",
+    "410": "The cursor is of another epoch or above the horizon: start again without one.",
+    "503": "This database was restored and must be restamped first.",
+}
+
+
+def _parameter(name: str, description: str, schema: dict[str, Any], *, is_repeated: bool = False) -> dict[str, Any]:
+    parameter: dict[str, Any] = {"name": name, "in": "query", "description": description, "schema": schema}
+    return parameter | {"explode": True} if is_repeated else parameter
+
+
+def _responses(content: dict[str, Any], description: str) -> dict[str, Any]:
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    failures = {status: {"description": text, "content": problem} for status, text in _PROBLEMS.items()}
+    return {"200": {"description": description, "content": content}, **failures}
+
+
+_COMMON = [
+    _parameter("cursor", "From the end line of the page before; absent: from the start.", {"type": "string"}),
+    _parameter("limit", "At most so many rows.", {"type": "integer", "minimum": 1, "maximum": 100_000}),
+    _parameter(
+        "format", "COPY text with header and end line, or JSON lines.", {"type": "string", "enum": ["tsv", "ndjson"]}
+    ),
+]
+_NAMESPACE = _parameter(
+    "namespace",
+    "Only rows whose uri starts with this; may be repeated.",
+    {"type": "array", "items": {"type": "string"}},
+    is_repeated=True,
+)
+_HOLDER = _parameter(
+    "holder",
+    "At a global: also the artifacts that this site holds, and the winners over its own.",
+    {"type": "string", "format": "uuid"},
+)
+
+
+def _stream_path(name: str) -> dict[str, Any]:
+    parameters = [*_COMMON]
+    if STREAMS[name].has_uri:
+        parameters.append(_NAMESPACE)
+    if name == "artifacts":
+        parameters.append(_HOLDER)
+    columns = ", ".join(STREAMS[name].wire_names)
+    content = {
+        "text/tab-separated-values": {"schema": {"type": "string"}},
+        "application/x-ndjson": {"schema": {"type": "string"}},
+    }
+    return {
+        "get": {
+            "operationId": f"harvest_{name.replace('-', '_')}",
+            "summary": f"One page of the stream {name}",
+            "description": f"Rows below the stable horizon, in the order of their transactions. Columns: {columns}.",
+            "tags": ["harvest"],
+            "parameters": parameters,
+            "responses": _responses(content, "A page; it is whole only with its end line."),
+        }
+    }
+
+
+_NEWS = {
+    "type": "object",
+    "required": ["epoch", "horizon", "inventoryId", "news"],
+    "properties": {
+        "epoch": {"type": "string"},
+        "horizon": {"type": "integer", "format": "int64"},
+        "inventoryId": {"type": "string", "format": "uuid"},
+        "news": {"type": "boolean"},
+    },
+}
+
+PATHS: dict[str, dict[str, Any]] = {
+    **{f"/harvest/{name}": _stream_path(name) for name in STREAMS},
+    "/harvest/news": {
+        "get": {
+            "operationId": "harvest_news",
+            "summary": "Whether rows have come, waiting for them",
+            "tags": ["harvest"],
+            "parameters": [
+                _parameter("epoch", "Of the caller's cursors; absent: any.", {"type": "string"}),
+                _parameter(
+                    "after", "Rows at or after this transaction are news.", {"type": "integer", "format": "int64"}
+                ),
+                _parameter("wait", "Seconds to wait for news.", {"type": "integer", "minimum": 0, "maximum": 30}),
+            ],
+            "responses": _responses(
+                {"application/json": {"schema": {"$ref": "#/components/schemas/HarvestNews"}}}, "As of now."
+            ),
+        }
+    },
+}
+TAGS = {"harvest": "The change feed: what is new here since a cursor, for peers and for anyone with the grant `harvest`."}
+SCHEMAS: dict[str, dict[str, Any]] = {"HarvestNews": _NEWS}

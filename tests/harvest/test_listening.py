@@ -1,0 +1,359 @@
+"""News travel at once, are never lost, and nothing polls hot: listener, tasks and commands against real peers."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from django.core.management import CommandError, call_command
+from django.db import connection
+from pytest_django.fixtures import Settings
+
+from datamodel import sealing
+from datamodel.models import Artifact, HarvestState, RemoteInventory, TrustedKey
+from harvest import exchange, listening, operations, queries, tasks
+from harvest.listening import Listeners, Pause
+from tests.factories import artifact_row
+from tests.fakes.feed import TOKEN, FakeInventory, serve
+from tests.harvest.selections import Wishes
+from tests.servers import test_server_location as server_location
+
+PROJECT = Path(__file__).parents[2]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)  # between two looks at the condition
+
+
+class Worker:
+    """What a Celery worker is to the listener: messages come, remotes are harvested one after the other."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.is_lossy = False
+        self._queue: list[str] = []
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def send(self, name: str) -> bool:
+        self.messages.append(name)
+        if not self.is_lossy:
+            self._queue.append(name)
+        return True
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(0.005):
+            while self._queue:
+                exchange.harvest(self._queue.pop(0))
+        connection.close()
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    started = Worker()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def listeners(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listeners]:
+    # A listener of a test must end with the test.
+    monkeypatch.setattr(listening, "WAIT_SECONDS", 1)
+    started = Listeners(worker.send)
+    yield started
+    running = [listener for _, listener in started._running.values()]
+    started.stop()
+    for listener in running:
+        listener._thread.join()
+
+
+def test_a_change_at_a_site_is_known_in_well_under_a_second(
+    from_site: RemoteInventory, peer: FakeInventory, listeners: Listeners
+) -> None:
+    exchange.harvest("peer")
+    listeners.refresh()
+    wait_for(lambda: bool(peer.asked("news")[1:]))
+    begun = time.monotonic()
+    peer.add_artifact(artifact_row())
+    wait_for(Artifact.objects.exists)
+    # The target is one second on an idle machine; tests run on busy ones.
+    assert time.monotonic() - begun < 5
+
+
+def test_a_settled_remote_is_not_polled_hot(
+    from_site: RemoteInventory, peer: FakeInventory, listeners: Listeners, worker: Worker
+) -> None:
+    exchange.harvest("peer")
+    peer.requests.clear()
+    listeners.refresh()
+    time.sleep(2.5)  # the time over which requests are counted
+    assert 1 <= len(peer.requests) <= 4
+    assert worker.messages == []
+
+
+def test_a_lost_message_is_sent_again_without_haste(
+    from_site: RemoteInventory, peer: FakeInventory, listeners: Listeners, worker: Worker
+) -> None:
+    worker.is_lossy = True
+    peer.add_artifact(artifact_row())
+    listeners.refresh()
+    wait_for(lambda: bool(worker.messages))
+    time.sleep(1.5)  # the time over which messages are counted
+    assert len(worker.messages) <= 3
+    worker.is_lossy = False
+    wait_for(Artifact.objects.exists)
+
+
+def test_news_that_come_while_a_harvest_runs_are_not_lost(
+    from_site: RemoteInventory, peer: FakeInventory, listeners: Listeners, worker: Worker
+) -> None:
+    """The second artifact comes when the pass is beyond its stream: the same harvest looks again before it ends."""
+    late = artifact_row("cadc:TEST/late")
+    added: list[int] = []
+
+    def add_late(stream: str) -> None:
+        if stream == "deleted-artifacts" and not added:
+            added.append(peer.add_artifact(late))
+
+    peer.before = add_late
+    peer.add_artifact(artifact_row())
+    listeners.refresh()
+    wait_for(lambda: Artifact.objects.count() == 2)
+    assert added
+
+
+def test_a_message_that_finds_the_lease_taken_is_made_good(
+    from_site: RemoteInventory, peer: FakeInventory, listeners: Listeners, worker: Worker
+) -> None:
+    lease = operations.claim_remote("peer")
+    assert lease is not None
+    peer.add_artifact(artifact_row())
+    listeners.refresh()
+    wait_for(lambda: bool(worker.messages))
+    operations.release_remote(lease)
+    wait_for(Artifact.objects.exists)
+
+
+def test_a_dead_remote_delays_nobody_and_is_heard_when_it_is_back(
+    from_site: RemoteInventory, peer: FakeInventory, listeners: Listeners
+) -> None:
+    peer.status = {"news": 503}
+    with serve() as good:
+        good.add_site(resource_id="ivo://fake/good")
+        RemoteInventory.objects.create(name="good", role="site", url=good.url, token=sealing.seal(TOKEN.encode()))
+        listeners.refresh()
+        wait_for(lambda: bool(peer.asked("news")))
+        good.add_artifact(artifact_row("cadc:TEST/good"))
+        wait_for(lambda: Artifact.objects.filter(uri="cadc:TEST/good").exists())
+        assert len(peer.asked("news")) <= 5
+        peer.status = {}
+        peer.add_artifact(artifact_row("cadc:TEST/back"))
+        wait_for(lambda: Artifact.objects.filter(uri="cadc:TEST/back").exists())
+
+
+def test_listeners_follow_the_table_of_remotes(
+    from_site: RemoteInventory, peer: FakeInventory, listeners: Listeners
+) -> None:
+    listeners.refresh()
+    assert listeners.names == {"peer"}
+    first = listeners._running["peer"][1]
+    listeners.refresh()
+    assert listeners._running["peer"][1] is first
+    RemoteInventory.objects.update(url=f"{peer.url}/")
+    listeners.refresh()
+    assert listeners._running["peer"][1] is not first
+    first._thread.join(10)
+    assert not first.is_alive
+    RemoteInventory.objects.update(enabled=False)
+    listeners.refresh()
+    assert listeners.names == set()
+
+
+def test_pauses_grow_to_half_a_minute_and_start_again() -> None:
+    pause = Pause()
+    pauses = [pause.next() for _ in range(10)]
+    assert all(earlier < later for earlier, later in pairwise(pauses[:5]))
+    assert 20 <= pauses[-1] <= 30
+    pause.reset()
+    assert pause.next() <= 1
+
+
+# --- tasks
+
+
+@pytest.fixture
+def queue(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """Names and arguments of the messages in the broker."""
+    client = redis.Redis(unix_socket_path=str(server_location().redis_socket), db=0)
+    client.flushdb()
+    tasks._sender.cache_clear()
+    name = settings.CELERY_SETTINGS["broker_transport_options"]["global_keyprefix"] + "decide"
+
+    def messages() -> list[str]:
+        found = [json.loads(message)["headers"] for message in client.lrange(name, 0, -1)]
+        return [f"{headers['task']}{headers['argsrepr']}" for headers in reversed(found)]
+
+    yield messages
+    client.flushdb()
+    client.close()
+
+
+def test_each_due_remote_gets_a_task_of_its_own(
+    from_site: RemoteInventory, peer: FakeInventory, queue: Callable[[], list[str]]
+) -> None:
+    now = datetime.now(UTC)
+    for name, failing in (("failing", timedelta(hours=1)), ("failed-once", timedelta(0))):
+        RemoteInventory.objects.create(
+            name=name, role="site", url=peer.url, last_error="x", last_error_at=now, last_contact_at=now - failing
+        )
+    RemoteInventory.objects.create(name="disabled", role="site", url=peer.url, enabled=False)
+    RemoteInventory.objects.create(name="global", role="global", url=peer.url)
+    tasks.harvest_all()
+    assert queue() == [f"harvest.tasks.harvest_remote('{name}',)" for name in ("failed-once", "peer")]
+
+
+def test_the_floor_looks_less_often_at_a_remote_that_fails_for_long() -> None:
+    now = datetime.now(UTC)
+    remote = RemoteInventory(last_error="x", last_error_at=now, last_contact_at=now - timedelta(minutes=4))
+    assert not queries.is_due(remote, now + timedelta(seconds=50))
+    assert queries.is_due(remote, now + timedelta(seconds=70))
+    remote.last_contact_at = now - timedelta(days=4)
+    assert not queries.is_due(remote, now + timedelta(minutes=4))
+    assert queries.is_due(remote, now + timedelta(minutes=6))
+
+
+def test_rows_that_come_to_a_site_wake_its_file_sync(
+    from_global: RemoteInventory,
+    policy: Wishes,
+    peer: FakeInventory,
+    queue: Callable[[], list[str]],
+    settings: Settings,
+) -> None:
+    settings.HARVEST_NUDGE = "some.task"
+    tasks.harvest_remote("peer")
+    assert queue() == []
+    peer.add_artifact(artifact_row())
+    tasks.harvest_remote("peer")
+    assert queue() == ["some.task()"]
+
+
+def test_an_interrupted_turn_asks_for_another(
+    from_site: RemoteInventory, peer: FakeInventory, queue: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "TURN_SECONDS", 0.0)
+    tasks.harvest_remote("peer")
+    assert queue() == ["harvest.tasks.harvest_remote('peer',)"]
+
+
+def test_a_failing_remote_fails_no_task(
+    from_site: RemoteInventory, peer: FakeInventory, queue: Callable[[], list[str]]
+) -> None:
+    peer.status = {"news": 500}
+    tasks.harvest_remote("peer")
+    assert RemoteInventory.objects.get().last_error.startswith("remote_unavailable")
+    assert queue() == []
+
+
+def test_a_broker_that_is_gone_fails_nothing(from_site: RemoteInventory, settings: Settings) -> None:
+    settings.CELERY_SETTINGS = {**dict(settings.CELERY_SETTINGS or {}), "broker_url": "redis://127.0.0.1:1/0"}
+    tasks._sender.cache_clear()
+    try:
+        assert tasks.request_harvest("peer") is False
+    finally:
+        tasks._sender.cache_clear()
+
+
+def test_sites_trust_what_each_global_publishes_now(from_global: RemoteInventory, peer: FakeInventory) -> None:
+    RemoteInventory.objects.create(name="dead", role="global", url="http://127.0.0.1:1")
+    peer.keys = {"one": b"1" * 32, "two": b"2" * 32}
+    tasks.refresh_trusted_keys()
+    peer.keys = {"two": b"2" * 32, "three": b"3" * 32}
+    tasks.refresh_trusted_keys()
+    assert set(TrustedKey.objects.values_list("name", flat=True)) == {"two", "three"}
+    peer.status = {"pubkey": 500}
+    tasks.refresh_trusted_keys()
+    assert TrustedKey.objects.count() == 2
+
+
+# --- commands
+
+
+def test_harvest_once_prints_what_came(from_site: RemoteInventory, peer: FakeInventory) -> None:
+    peer.add_artifact(artifact_row())
+    out = io.StringIO()
+    call_command("harvest_once", stdout=out)
+    assert out.getvalue().splitlines()[1].split() == ["peer", "2", "3", "0", "complete"]
+    RemoteInventory.objects.create(name="dead", role="site", url="http://127.0.0.1:1")
+    out = io.StringIO()
+    with pytest.raises(CommandError, match="not every remote"):
+        call_command("harvest_once", stdout=out)
+    assert "cannot be reached" in out.getvalue()
+    call_command("harvest_once", "--remote", "peer", stdout=out)
+    with pytest.raises(CommandError, match="there are: dead, peer"):
+        call_command("harvest_once", "--remote", "nobody", stdout=out)
+
+
+def test_listen_ends_within_a_second_of_sigterm_and_sends_tasks_before(
+    from_site: RemoteInventory, peer: FakeInventory, queue: Callable[[], list[str]]
+) -> None:
+    peer.add_artifact(artifact_row())
+    parameters = connection.get_connection_params()
+    url = server_location().database_url.replace("/inventory?", f"/{parameters['dbname']}?")
+    environment = {
+        **os.environ,
+        "DATABASE_URL": url,
+        "INVENTORY_DIRECT_DATABASE_URL": url,
+        "INVENTORY_ROLE": "global",
+        "INVENTORY_NAME": "site",
+        "DJANGO_SETTINGS_MODULE": "global_inventory.settings",
+        "PYTHONPATH": str(PROJECT),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "django", "listen"], env=environment, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            wait_for(lambda: bool(queue()), 60)
+            begun = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+            assert time.monotonic() - begun < 5, "a second on an idle machine"
+        finally:
+            process.kill()
+    assert set(queue()) == {"harvest.tasks.harvest_remote('peer',)"}
+
+
+def test_the_lease_of_a_dead_harvest_is_free_after_a_minute(from_site: RemoteInventory) -> None:
+    assert operations.claim_remote("peer") is not None
+    held = RemoteInventory.objects.get()
+    assert held.lease_until is not None
+    assert timedelta(seconds=50) < held.lease_until - datetime.now(UTC) <= timedelta(seconds=61)
+    parameters = {
+        key: value
+        for key, value in connection.get_connection_params().items()
+        if key in {"dbname", "user", "host", "port"}
+    }
+    with psycopg.connect(**parameters) as other:
+        other.execute("UPDATE remote_inventory SET lease_until = now() - interval '1 ms'")
+    assert operations.claim_remote("peer") is not None
+    assert not HarvestState.objects.exists()
