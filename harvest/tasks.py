@@ -37,6 +37,9 @@ def harvest_all() -> None:
 def harvest_remote(name: str) -> None:
     """One turn with one remote. A failure is recorded with the remote and is nobody else's."""
     nudge = _Nudge()
+    if queries.has_old_keys(name, datetime.now(UTC)):
+        # At a start, and after any long silence: before news of a global can lead to URLs that it signed.
+        refresh_trusted_keys()
     try:
         found = exchange.harvest(name, on_change=nudge.ring)
     except InventoryError:
