@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from datamodel.models import HarvestState, RemoteInventory, TrustedKey
+from datamodel.models import HarvestState, RemoteInventory
 from datamodel.positions import Cursor
 from datamodel.uris import Namespace
 from harvest.rules import Selection
@@ -19,8 +19,6 @@ from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS, STREAMS, Stream
 # for each remote in a thread of its own, notices a recovery sooner.
 _LONGEST_DELAY = timedelta(minutes=5)
 _DELAY_SHARE = 4
-# Beat fetches the keys of every global each minute; older ones mean that it has not run.
-_KEY_AGE = timedelta(minutes=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +58,6 @@ def is_due(remote: RemoteInventory, now: datetime) -> bool:
     failing_since = remote.last_contact_at or remote.last_error_at
     delay = min((remote.last_error_at - failing_since) / _DELAY_SHARE, _LONGEST_DELAY)
     return now >= remote.last_error_at + delay
-
-
-def has_old_keys(name: str, now: datetime) -> bool:
-    """Whether this is a global whose keys were never fetched, or not lately."""
-    fresh = TrustedKey.objects.filter(remote__name=name, fetched_at__gt=now - _KEY_AGE)
-    return harvested_role() == RemoteInventory.Role.GLOBAL and not fresh.exists()
 
 
 def progress(remote_id: int) -> Progress:
