@@ -9,6 +9,7 @@ import pytest
 from datamodel import operations
 from datamodel.models import InventoryIdentity
 from datamodel.rules import ArtifactRow
+from datamodel.statements import insert_artifact
 from datamodel.uris import ArtifactUri
 from tests.factories import artifact_row, new_content
 
@@ -26,7 +27,7 @@ def know(inventory: InventoryIdentity) -> Know:
                 operations.detach_location(artifact_id=row.id)
             return row
         row = artifact_row(uri, uri.encode())
-        operations.insert_artifact(row, None)
+        insert_artifact(row, None)
         return row
 
     return make
