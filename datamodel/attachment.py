@@ -9,8 +9,8 @@ from typing import Any
 
 from django.db import connection
 
+from datamodel.operations import insert_obsolete
 from datamodel.rules import Located
-from datamodel.statements import insert_obsolete
 
 
 @dataclass(frozen=True, slots=True)

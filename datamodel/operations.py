@@ -7,7 +7,7 @@ Every door (PUT, file sync, harvest, recovery) ends in these. Each returns the i
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
@@ -18,15 +18,7 @@ from datamodel import notify, queries, rules
 from datamodel.errors import ArtifactNotFoundError, PreconditionFailedError, RaceLostError
 from datamodel.positions import TXID_SQL
 from datamodel.queries import KnownArtifact
-from datamodel.rules import ArtifactRow, Located, PutMeaning, meta_checksum_of
-from datamodel.statements import (
-    exchange_event,
-    insert_artifact,
-    insert_location,
-    insert_obsolete,
-    insert_tombstone,
-    retire_artifacts,
-)
+from datamodel.rules import ArtifactRow, Located, PutMeaning
 from datamodel.uris import ArtifactUri
 
 _ATTEMPTS = 5
@@ -152,6 +144,108 @@ def mark_obsolete(*, located: Located) -> None:
     serialized(insert)
 
 
+def retire_artifacts(artifact_ids: Sequence[uuid.UUID], *, died_at: datetime) -> None:
+    """Inside a transaction: take these artifacts out of the inventory; what is stored here becomes a RetiredArtifact.
+
+    Their location events go too: the DeletedArtifactEvent, which the caller writes, says all.
+    """
+    ids = list(artifact_ids)
+    with connection.cursor() as cursor:
+        cursor.execute(_RETIRE_SQL, {"ids": ids, "died_at": died_at})
+        cursor.execute("DELETE FROM storage_location WHERE artifact_id = ANY(%s)", [ids])
+        cursor.execute("DELETE FROM artifact WHERE id = ANY(%s)", [ids])
+        cursor.execute("DELETE FROM storage_location_event WHERE id = ANY(%s)", [ids])
+        cursor.execute("DELETE FROM deleted_storage_location_event WHERE id = ANY(%s)", [ids])
+
+
+def insert_tombstone(artifact_id: uuid.UUID, uri: str, *, deleted_at: datetime) -> None:
+    """Inside a transaction: the DeletedArtifactEvent of an id; the first one stands."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO deleted_artifact_event (id, uri, last_modified, meta_checksum, deleted_at, txid) "
+            "VALUES (%s, %s, inventory_now(), %s, %s, 0) ON CONFLICT (id) DO NOTHING",
+            [artifact_id, uri, rules.event_meta_checksum(artifact_id, uri), deleted_at],
+        )
+
+
+def insert_artifact(row: ArtifactRow, located: Located | None) -> None:
+    """Inside a transaction: a new artifact row and, if stored here, its location."""
+    with connection.cursor() as cursor:
+        cursor.execute(_INSERT_SQL, _insert_values(row))
+        if located is not None:
+            cursor.execute(
+                "INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at) "
+                "VALUES (%s, %s, %s, inventory_now())",
+                [row.id, located.storage_id, located.storage_bucket],
+            )
+
+
+def insert_location(artifact_id: uuid.UUID, uri: str, located: Located) -> None:
+    """Inside a transaction: the location of a known, unstored artifact, with its StorageLocationEvent.
+
+    The artifact takes a new place in the feed: a peer that passed its old place while it was not stored here must see it.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at) "
+            "VALUES (%s, %s, %s, inventory_now())",
+            [artifact_id, located.storage_id, located.storage_bucket],
+        )
+        cursor.execute("UPDATE artifact SET txid = 0 WHERE id = %s", [artifact_id])
+    _exchange_event("deleted_storage_location_event", "storage_location_event", artifact_id, uri)
+
+
+def insert_obsolete(located: Located) -> None:
+    """Inside a transaction: bytes for removal."""
+    identity = uuid.uuid4()
+    checksum = rules.location_meta_checksum(identity, located.storage_bucket, located.storage_id)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO obsolete_storage_location (id, storage_id, storage_bucket, last_modified, meta_checksum) "
+            "VALUES (%s, %s, %s, inventory_now(), %s) ON CONFLICT DO NOTHING",
+            [identity, located.storage_id, located.storage_bucket, checksum],
+        )
+
+
+def database_now() -> datetime:
+    """The inventory's one clock, in milliseconds."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT inventory_now()")
+        (now,) = cursor.fetchone()
+    return now  # type: ignore[no-any-return]  # a cursor's values are untyped
+
+
+_RETIRE_SQL = """
+    INSERT INTO retired_artifact (id, uri, content_checksum, content_sha256, content_length, content_type,
+        content_encoding, born_at, died_at, storage_id, storage_bucket, state, state_at)
+    SELECT a.id, a.uri, a.content_checksum, a.content_sha256, a.content_length, a.content_type, a.content_encoding,
+        a.content_last_modified, %(died_at)s, l.storage_id, l.storage_bucket, 'retained', inventory_now()
+    FROM artifact a JOIN storage_location l ON l.artifact_id = a.id WHERE a.id = ANY(%(ids)s)
+"""
+_INSERT_SQL = """
+    INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, content_type,
+        content_encoding, last_modified, meta_checksum, content_sha256, meta_modified_at, txid)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 0)
+"""
+
+
+def _insert_values(row: ArtifactRow) -> list[uuid.UUID | str | int | datetime | bytes | None]:
+    return [
+        row.id,
+        row.uri,
+        row.uri_bucket,
+        row.content_checksum,
+        row.content_last_modified,
+        row.content_length,
+        row.content_type,
+        row.content_encoding,
+        row.last_modified,
+        row.meta_checksum,
+        row.content_sha256,
+        row.meta_modified_at,
+    ]
+
+
 def _lock_uri(uri: ArtifactUri) -> tuple[KnownArtifact | None, datetime, int]:
     """What is known of a uri, the time and this transaction's id, with the uri locked against other writers of this kind.
 
@@ -233,6 +327,20 @@ def _new_artifact(
     return replace(row, meta_checksum=meta_checksum_of(row))
 
 
+def meta_checksum_of(row: ArtifactRow) -> str:
+    """`metaChecksum` of a row as it stands."""
+    return rules.artifact_meta_checksum(
+        identity=row.id,
+        uri=row.uri,
+        uri_bucket=row.uri_bucket,
+        content_checksum=row.content_checksum,
+        content_last_modified=row.content_last_modified,
+        content_length=row.content_length,
+        content_type=row.content_type,
+        content_encoding=row.content_encoding,
+    )
+
+
 def _reaffirm(existing: ArtifactRow, content: NewContent, now: datetime) -> ArtifactRow:
     _stamp_reaffirmed(existing, now)
     insert_obsolete(content.located)
@@ -270,8 +378,19 @@ def _detach(artifact_id: uuid.UUID) -> Located | None:
         return None
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM storage_location WHERE artifact_id = %s", [artifact_id])
-    exchange_event("storage_location_event", "deleted_storage_location_event", artifact_id, known.artifact.uri)
+    _exchange_event("storage_location_event", "deleted_storage_location_event", artifact_id, known.artifact.uri)
     return known.location
+
+
+def _exchange_event(old_table: str, new_table: str, artifact_id: uuid.UUID, uri: str) -> None:
+    checksum = rules.event_meta_checksum(artifact_id, uri)
+    with connection.cursor() as cursor:
+        cursor.execute(f"DELETE FROM {old_table} WHERE id = %s", [artifact_id])
+        cursor.execute(
+            f"INSERT INTO {new_table} (id, uri, last_modified, meta_checksum, txid) VALUES (%s, %s, inventory_now(), %s, 0) "
+            "ON CONFLICT (id) DO NOTHING",
+            [artifact_id, uri, checksum],
+        )
 
 
 def _delete(uri: ArtifactUri, preconditions: Preconditions) -> int:

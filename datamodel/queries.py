@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from django.db import connection
@@ -65,14 +64,6 @@ def is_tombstoned(artifact_id: uuid.UUID) -> bool:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM deleted_artifact_event WHERE id = %s", [artifact_id])
         return cursor.fetchone() is not None
-
-
-def database_now() -> datetime:
-    """The inventory's one clock, in milliseconds."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT inventory_now()")
-        (now,) = cursor.fetchone()
-    return now  # type: ignore[no-any-return]  # a cursor's values are untyped
 
 
 COUNTED_TABLES = (

@@ -86,20 +86,6 @@ def artifact_meta_checksum(
     )
 
 
-def meta_checksum_of(row: ArtifactRow) -> str:
-    """`metaChecksum` of a row as it stands."""
-    return artifact_meta_checksum(
-        identity=row.id,
-        uri=row.uri,
-        uri_bucket=row.uri_bucket,
-        content_checksum=row.content_checksum,
-        content_last_modified=row.content_last_modified,
-        content_length=row.content_length,
-        content_type=row.content_type,
-        content_encoding=row.content_encoding,
-    )
-
-
 def event_meta_checksum(identity: uuid.UUID, uri: str | None) -> str:
     """`metaChecksum` of the three event entities (reference 1.1): the id and, if known, the uri."""
     return _checksum(identity, _text(uri))

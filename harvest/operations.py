@@ -19,8 +19,7 @@ from django.db.models.functions import Now
 from datamodel import notify, rules as model_rules
 from datamodel.errors import RaceLostError, RemoteProtocolError
 from datamodel.models import HarvestState, RemoteInventory, StorageSite
-from datamodel.operations import serialized
-from datamodel.queries import database_now
+from datamodel.operations import database_now, serialized
 from datamodel.uris import Namespace, namespace_filter
 from harvest import apply_artifacts, queries, rules, streams
 from harvest.client import Page

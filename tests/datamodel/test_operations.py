@@ -20,7 +20,6 @@ from datamodel.models import (
 )
 from datamodel.operations import Preconditions, Superseded
 from datamodel.rules import MILLISECOND, PutMeaning
-from datamodel.statements import insert_artifact
 from datamodel.uris import ArtifactUri
 from tests.factories import WHEN, artifact_row, new_content
 
@@ -66,7 +65,7 @@ def test_identical_content_keeps_the_artifact_and_makes_the_new_bytes_obsolete()
 
 def test_identical_content_of_a_known_unstored_artifact_is_attached_with_an_event() -> None:
     row = artifact_row(data=b"one")
-    insert_artifact(row, None)
+    operations.insert_artifact(row, None)
     recorded = operations.record_stored(uri=URI, content=new_content(b"one"))
     assert recorded.meaning is PutMeaning.ATTACH
     assert recorded.artifact.id == row.id

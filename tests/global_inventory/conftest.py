@@ -13,10 +13,9 @@ from pytest_django import Settings
 
 from datamodel import auth, keys, rules
 from datamodel.models import InventoryIdentity, RemoteInventory, SiteLocation, StorageSite
+from datamodel.operations import database_now, insert_artifact
 from datamodel.permissions import ALL_GRANTS, Grant
-from datamodel.queries import database_now
 from datamodel.rules import ArtifactRow
-from datamodel.statements import insert_artifact
 from global_inventory.locate.freshness import questions
 from global_inventory.sites.queries import site_table_cache
 from tests.factories import artifact_row

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import pytest
 from pytest_django import Settings
 
+from datamodel import operations
 from datamodel.models import RemoteInventory, StorageSite
 from datamodel.rules import ArtifactRow
 from datamodel.sealing import seal
-from datamodel.statements import insert_artifact
 from datamodel.uris import Namespace
 from site_service.file_sync import attempts, scan
 from site_service.file_sync.operations import BatchResult, sync_batch
@@ -62,7 +62,7 @@ class Federation:
         row = artifact_row(uri, content)
         for site in holders or (self.alpha,):
             site.hold(uri, content, row.id)
-        insert_artifact(row, None)
+        operations.insert_artifact(row, None)
         return row
 
     def tick(self, *, batches: int = 1) -> list[BatchResult]:

@@ -20,9 +20,7 @@ from datamodel.models import (
     StorageLocation,
     StorageLocationEvent,
 )
-from datamodel.queries import database_now
 from datamodel.sealing import seal
-from datamodel.statements import insert_artifact
 from datamodel.uris import ArtifactUri, Namespace
 from site_service.file_sync import attempts, scan
 from site_service.file_sync.models import SyncAttempt, SyncOutcome
@@ -53,7 +51,7 @@ def attempt() -> SyncAttempt:
 
 def make_due() -> None:
     attempts.try_now()
-    SyncAttempt.objects.exclude(lease_until=None).update(lease_until=database_now() - timedelta(seconds=1))
+    SyncAttempt.objects.exclude(lease_until=None).update(lease_until=operations.database_now() - timedelta(seconds=1))
 
 
 def test_a_missing_file_is_pulled_and_its_arrival_is_news(federation: Federation) -> None:
@@ -304,7 +302,7 @@ def test_what_needs_no_bytes_any_more_costs_no_request(federation: Federation, w
     else:
         operations.detach_location(artifact_id=row.id)
         remove_policy(namespace=Namespace.parse("cadc:"))
-        insert_artifact(row, None)
+        operations.insert_artifact(row, None)
     assert sync_batch(lease=lease, store=federation.store) == BatchResult()
     assert not SyncAttempt.objects.exists()
     assert not federation.inventory.calls
@@ -331,7 +329,7 @@ def test_narrowing_stops_the_pull_and_widening_brings_it_back(federation: Federa
     assert change.dropped == 1
     assert federation.tick() == []
     remove_policy(namespace=Namespace.parse("cadc:TEST/"))
-    insert_artifact(row, None)
+    operations.insert_artifact(row, None)
     assert federation.tick() == [BatchResult(stored=1, stored_bytes=len(CONTENT))]
 
 

@@ -9,7 +9,6 @@ import pytest
 from datamodel import operations
 from datamodel.models import InventoryIdentity
 from datamodel.rules import ArtifactRow
-from datamodel.statements import insert_artifact
 from datamodel.uris import ArtifactUri
 from tests.factories import artifact_row, new_content
 
@@ -27,7 +26,7 @@ def know(inventory: InventoryIdentity) -> Know:
                 operations.detach_location(artifact_id=row.id)
             return row
         row = artifact_row(uri, uri.encode())
-        insert_artifact(row, None)
+        operations.insert_artifact(row, None)
         return row
 
     return make
