@@ -108,6 +108,23 @@ def test_a_settled_federation_sends_no_rows_and_changes_none(peer: FakeInventory
     assert everything() == before
 
 
+@pytest.mark.parametrize("names_streams", [True, False])
+def test_only_streams_with_news_are_asked_and_every_cursor_moves(peer: FakeInventory, *, names_streams: bool) -> None:
+    peer.names_streams = names_streams
+    harvest()
+    peer.requests.clear()
+    peer.add_artifact(artifact_row())
+    harvest()
+    paths = [request.partition("?")[0].rpartition("/")[2] for request in peer.requests]
+    quiet = [] if names_streams else ["sites", "deleted-locations", "locations"]
+    assert paths == ["news", *quiet, "artifacts", "deleted-artifacts", "news"]
+    assert {state.cur_txid for state in HarvestState.objects.all()} == {peer.txid}
+    peer.add_tombstone(artifact_row("cadc:TEST/gone"))
+    harvest()
+    assert DeletedArtifactEvent.objects.count() == 1
+    assert {state.cur_txid for state in HarvestState.objects.all()} == {peer.txid}
+
+
 def test_repeating_every_page_changes_nothing(peer: FakeInventory, settings: Settings) -> None:
     settings.INVENTORY_HARVEST_BATCH = 2
     old = artifact_row("cadc:TEST/0", b"old", content_last_modified=WHEN - timedelta(days=1))
