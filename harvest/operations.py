@@ -19,7 +19,8 @@ from django.db.models.functions import Now
 from datamodel import notify, rules as model_rules
 from datamodel.errors import RaceLostError, RemoteProtocolError
 from datamodel.models import HarvestState, RemoteInventory, StorageSite
-from datamodel.operations import database_now, serialized
+from datamodel.operations import serialized
+from datamodel.rows import database_now
 from datamodel.uris import Namespace, namespace_filter
 from harvest import apply_artifacts, queries, rules, streams
 from harvest.client import Page

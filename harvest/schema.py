@@ -100,5 +100,7 @@ PATHS: dict[str, dict[str, Any]] = {
         }
     },
 }
-TAGS = {"harvest": "The change feed: what is new here since a cursor, for peers and for anyone with the grant `harvest`."}
+TAGS = {
+    "harvest": "The change feed: what is new here since a cursor, for peers and for anyone with the grant `harvest`."
+}
 SCHEMAS: dict[str, dict[str, Any]] = {"HarvestNews": _NEWS}

@@ -10,8 +10,8 @@ from django.conf import settings
 from django.db import connection
 
 from datamodel.models import DeletedArtifactEvent, HarvestConflict, HarvestState, RemoteInventory, RetiredArtifact
-from datamodel.operations import database_now
 from datamodel.queries import KnownArtifact, artifact_by_uri
+from datamodel.rows import database_now
 from site_service.file_sync import rules, scan
 from site_service.file_sync.models import SyncAttempt, SyncOutcome
 from site_service.file_sync.rules import Standing

@@ -14,7 +14,7 @@ from prometheus_client.core import Metric
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from datamodel.models import HarvestConflict, HarvestState
-from datamodel.operations import insert_tombstone
+from datamodel.rows import insert_tombstone
 from global_inventory.artifacts import metrics as artifact_metrics
 from global_inventory.sites import metrics as site_metrics, queries as site_queries
 from global_inventory.sites.models import SiteProbe, SiteRule

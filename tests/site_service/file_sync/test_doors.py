@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.test import Client
 from prometheus_client.core import Metric
 
-from datamodel import operations
+from datamodel import operations, rows
 from datamodel.models import HarvestState, RemoteInventory
 from datamodel.uris import ArtifactUri
 from site_service.file_sync import attempts, metrics, scan
@@ -165,7 +165,7 @@ def test_an_expired_lease_is_a_metric(federation: Federation) -> None:
     federation.publish("cadc:a", b"12345")
     scan.note_missing()
     attempts.claim(batches=1)
-    SyncAttempt.objects.update(lease_until=operations.database_now() - timedelta(seconds=1))
+    SyncAttempt.objects.update(lease_until=rows.database_now() - timedelta(seconds=1))
     assert samples(list(metrics.collect()))["inventory_sync_expired_leases"] == 1
 
 

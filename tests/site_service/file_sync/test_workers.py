@@ -14,7 +14,7 @@ import redis
 from django.conf import settings as django_settings
 from pytest_django import Settings
 
-from datamodel import operations
+from datamodel import rows
 from datamodel.models import ObsoleteStorageLocation, StorageLocation
 from site_service.file_sync import tasks
 from site_service.file_sync.models import SyncAttempt
@@ -58,7 +58,7 @@ def is_stored(count: int = 1) -> bool:
 
 
 def expire_leases() -> None:
-    past = operations.database_now() - timedelta(seconds=1)
+    past = rows.database_now() - timedelta(seconds=1)
     SyncAttempt.objects.exclude(lease_until=None).update(lease_until=past)
 
 
