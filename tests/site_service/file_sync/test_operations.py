@@ -136,9 +136,9 @@ def test_bytes_that_no_source_has_right_are_never_stored(federation: Federation)
 
 
 FAILED: list[tuple[str, Fault, str, float]] = [
-    ("gone everywhere", files.status(404), "remote_refused", 30),
+    ("gone everywhere", files.status(404), "remote_refused", 5),
     ("down for now", files.status(503), "remote_unavailable", 1),
-    ("another artifact", files.header("x-artifact-id", "00000000-0000-0000-0000-000000000000"), "remote_protocol", 30),
+    ("another artifact", files.header("x-artifact-id", "00000000-0000-0000-0000-000000000000"), "remote_protocol", 5),
 ]
 
 
