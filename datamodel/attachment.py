@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import connection
 
-from datamodel.operations import insert_obsolete
+from datamodel.rows import insert_obsolete
 from datamodel.rules import Located
 
 

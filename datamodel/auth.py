@@ -85,7 +85,8 @@ def authenticate_url(token: str, uri: ArtifactUri, *, http_method: str, begun_at
         public_keys = [bytes.fromhex(key) for key in settings.INVENTORY_LEGACY_PUBLIC_KEYS]
         claims = preauth.verify_legacy(token, uri, public_keys=public_keys, now=now)
     else:
-        claims = preauth.verify(token, uri, keys=keys.trusted_key_cache.get(), now=now, site_id=_own_site.get())
+        trusted = keys.trusted_key_cache.get(preauth.key_id_of(token))
+        claims = preauth.verify(token, uri, keys=trusted, now=now, site_id=_own_site.get())
     if http_method not in claims.methods.http:
         raise NotPermittedError(f"this URL does not allow {http_method}")
     return Caller(claims.user or "signed URL", "signed-url", grants_of(claims), claims)

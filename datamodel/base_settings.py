@@ -9,6 +9,7 @@ import base64
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from datamodel import env, vosi
 
@@ -21,8 +22,9 @@ INVENTORY_BASE_PATH = env.base_path()
 INVENTORY_PUBLIC_URL = env.text("INVENTORY_PUBLIC_URL", "http://127.0.0.1:8000").rstrip("/")
 
 DEBUG = False
-_PUBLIC_HOST = INVENTORY_PUBLIC_URL.partition("://")[2].partition("/")[0].rpartition(":")[0] or "127.0.0.1"
-ALLOWED_HOSTS = env.words("INVENTORY_ALLOWED_HOSTS", f"{_PUBLIC_HOST},localhost,127.0.0.1,[::1]")
+_PUBLIC_HOST = urlsplit(INVENTORY_PUBLIC_URL).hostname or "127.0.0.1"
+_HOSTS = [f"[{_PUBLIC_HOST}]" if ":" in _PUBLIC_HOST else _PUBLIC_HOST, "localhost", "127.0.0.1", "[::1]"]
+ALLOWED_HOSTS = env.words("INVENTORY_ALLOWED_HOSTS", ",".join(_HOSTS))
 CSRF_TRUSTED_ORIGINS = env.words("INVENTORY_CSRF_TRUSTED_ORIGINS", "/".join(INVENTORY_PUBLIC_URL.split("/")[:3]))
 
 
@@ -94,9 +96,9 @@ def _database() -> dict[str, Any]:
         idle=env.integer("INVENTORY_IDLE_TRANSACTION_SECONDS", 30, minimum=1) * 1000,
         lock=env.integer("INVENTORY_LOCK_TIMEOUT_SECONDS", 10, minimum=1) * 1000,
     )
-    configured["OPTIONS"] |= {
-        "pool": {"min_size": 0, "max_size": env.integer("INVENTORY_DATABASE_POOL", 20, minimum=1)}
-    }
+    # A request that gets no connection within `timeout` is answered with 503, rather than kept while others pile up.
+    pool = {"min_size": 0, "max_size": env.integer("INVENTORY_DATABASE_POOL", 20, minimum=1), "timeout": 10}
+    configured["OPTIONS"] |= {"pool": pool}
     if env.flag("INVENTORY_DATABASE_STARTUP_OPTIONS", default=True):
         configured["OPTIONS"]["options"] = limits
     configured["CONN_HEALTH_CHECKS"] = True

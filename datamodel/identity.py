@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from datamodel import positions, rules
 from datamodel.errors import NotPermittedError
 from datamodel.models import InventoryIdentity, StorageSite
-from datamodel.operations import database_now
+from datamodel.rows import database_now
 
 # Migration 0002 gave each of these its stamp.
 FEED_TABLES = (

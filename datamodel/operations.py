@@ -7,14 +7,14 @@ Every door (PUT, file sync, harvest, recovery) ends in these. Each returns the i
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
 from django.db import IntegrityError, OperationalError, connection, transaction
 
-from datamodel import notify, queries, rules
+from datamodel import notify, queries, rows, rules
 from datamodel.errors import ArtifactNotFoundError, PreconditionFailedError, RaceLostError
 from datamodel.positions import TXID_SQL
 from datamodel.queries import KnownArtifact
@@ -139,111 +139,9 @@ def mark_obsolete(*, located: Located) -> None:
     """Remember bytes that nobody needs, for removal. A repeat changes nothing."""
 
     def insert() -> None:
-        insert_obsolete(located)
+        rows.insert_obsolete(located)
 
     serialized(insert)
-
-
-def retire_artifacts(artifact_ids: Sequence[uuid.UUID], *, died_at: datetime) -> None:
-    """Inside a transaction: take these artifacts out of the inventory; what is stored here becomes a RetiredArtifact.
-
-    Their location events go too: the DeletedArtifactEvent, which the caller writes, says all.
-    """
-    ids = list(artifact_ids)
-    with connection.cursor() as cursor:
-        cursor.execute(_RETIRE_SQL, {"ids": ids, "died_at": died_at})
-        cursor.execute("DELETE FROM storage_location WHERE artifact_id = ANY(%s)", [ids])
-        cursor.execute("DELETE FROM artifact WHERE id = ANY(%s)", [ids])
-        cursor.execute("DELETE FROM storage_location_event WHERE id = ANY(%s)", [ids])
-        cursor.execute("DELETE FROM deleted_storage_location_event WHERE id = ANY(%s)", [ids])
-
-
-def insert_tombstone(artifact_id: uuid.UUID, uri: str, *, deleted_at: datetime) -> None:
-    """Inside a transaction: the DeletedArtifactEvent of an id; the first one stands."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO deleted_artifact_event (id, uri, last_modified, meta_checksum, deleted_at, txid) "
-            "VALUES (%s, %s, inventory_now(), %s, %s, 0) ON CONFLICT (id) DO NOTHING",
-            [artifact_id, uri, rules.event_meta_checksum(artifact_id, uri), deleted_at],
-        )
-
-
-def insert_artifact(row: ArtifactRow, located: Located | None) -> None:
-    """Inside a transaction: a new artifact row and, if stored here, its location."""
-    with connection.cursor() as cursor:
-        cursor.execute(_INSERT_SQL, _insert_values(row))
-        if located is not None:
-            cursor.execute(
-                "INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at) "
-                "VALUES (%s, %s, %s, inventory_now())",
-                [row.id, located.storage_id, located.storage_bucket],
-            )
-
-
-def insert_location(artifact_id: uuid.UUID, uri: str, located: Located) -> None:
-    """Inside a transaction: the location of a known, unstored artifact, with its StorageLocationEvent.
-
-    The artifact takes a new place in the feed: a peer that passed its old place while it was not stored here must see it.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at) "
-            "VALUES (%s, %s, %s, inventory_now())",
-            [artifact_id, located.storage_id, located.storage_bucket],
-        )
-        cursor.execute("UPDATE artifact SET txid = 0 WHERE id = %s", [artifact_id])
-    _exchange_event("deleted_storage_location_event", "storage_location_event", artifact_id, uri)
-
-
-def insert_obsolete(located: Located) -> None:
-    """Inside a transaction: bytes for removal."""
-    identity = uuid.uuid4()
-    checksum = rules.location_meta_checksum(identity, located.storage_bucket, located.storage_id)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO obsolete_storage_location (id, storage_id, storage_bucket, last_modified, meta_checksum) "
-            "VALUES (%s, %s, %s, inventory_now(), %s) ON CONFLICT DO NOTHING",
-            [identity, located.storage_id, located.storage_bucket, checksum],
-        )
-
-
-def database_now() -> datetime:
-    """The inventory's one clock, in milliseconds."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT inventory_now()")
-        (now,) = cursor.fetchone()
-    return now  # type: ignore[no-any-return]  # a cursor's values are untyped
-
-
-_RETIRE_SQL = """
-    INSERT INTO retired_artifact (id, uri, content_checksum, content_sha256, content_length, content_type,
-        content_encoding, born_at, died_at, storage_id, storage_bucket, state, state_at)
-    SELECT a.id, a.uri, a.content_checksum, a.content_sha256, a.content_length, a.content_type, a.content_encoding,
-        a.content_last_modified, %(died_at)s, l.storage_id, l.storage_bucket, 'retained', inventory_now()
-    FROM artifact a JOIN storage_location l ON l.artifact_id = a.id WHERE a.id = ANY(%(ids)s)
-"""
-_INSERT_SQL = """
-    INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, content_type,
-        content_encoding, last_modified, meta_checksum, content_sha256, meta_modified_at, txid)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 0)
-"""
-
-
-def _insert_values(row: ArtifactRow) -> list[uuid.UUID | str | int | datetime | bytes | None]:
-    return [
-        row.id,
-        row.uri,
-        row.uri_bucket,
-        row.content_checksum,
-        row.content_last_modified,
-        row.content_length,
-        row.content_type,
-        row.content_encoding,
-        row.last_modified,
-        row.meta_checksum,
-        row.content_sha256,
-        row.meta_modified_at,
-    ]
 
 
 def _lock_uri(uri: ArtifactUri) -> tuple[KnownArtifact | None, datetime, int]:
@@ -285,16 +183,16 @@ def _record_stored(
     if existing is not None and meaning is PutMeaning.REAFFIRM:
         return Recorded(_reaffirm(existing, content, now), meaning, txid)
     if existing is not None and meaning is PutMeaning.ATTACH:
-        insert_location(existing.id, existing.uri, content.located)
+        rows.insert_location(existing.id, existing.uri, content.located)
         _stamp_reaffirmed(existing, now)
         return Recorded(_fill_sha256(existing, content), meaning, txid)
     row = _new_artifact(uri, content, now, existing, superseded)
     if existing is not None:
-        insert_tombstone(existing.id, existing.uri, deleted_at=row.content_last_modified)
-        retire_artifacts([existing.id], died_at=now)
+        rows.insert_tombstone(existing.id, existing.uri, deleted_at=row.content_last_modified)
+        rows.retire_artifacts([existing.id], died_at=now)
     if superseded is not None and (existing is None or existing.id != superseded.artifact_id):
-        insert_tombstone(superseded.artifact_id, uri.value, deleted_at=row.content_last_modified)
-    insert_artifact(row, content.located)
+        rows.insert_tombstone(superseded.artifact_id, uri.value, deleted_at=row.content_last_modified)
+    rows.insert_artifact(row, content.located)
     return Recorded(row, meaning, txid)
 
 
@@ -324,26 +222,12 @@ def _new_artifact(
         content_sha256=content.content_sha256,
         meta_modified_at=when,
     )
-    return replace(row, meta_checksum=meta_checksum_of(row))
-
-
-def meta_checksum_of(row: ArtifactRow) -> str:
-    """`metaChecksum` of a row as it stands."""
-    return rules.artifact_meta_checksum(
-        identity=row.id,
-        uri=row.uri,
-        uri_bucket=row.uri_bucket,
-        content_checksum=row.content_checksum,
-        content_last_modified=row.content_last_modified,
-        content_length=row.content_length,
-        content_type=row.content_type,
-        content_encoding=row.content_encoding,
-    )
+    return replace(row, meta_checksum=rules.meta_checksum_of(row))
 
 
 def _reaffirm(existing: ArtifactRow, content: NewContent, now: datetime) -> ArtifactRow:
     _stamp_reaffirmed(existing, now)
-    insert_obsolete(content.located)
+    rows.insert_obsolete(content.located)
     updated = _fill_sha256(existing, content)
     return _change_metadata(updated, content.content_type, content.content_encoding, now)
 
@@ -366,10 +250,10 @@ def _attach_if_missing(artifact_id: uuid.UUID, located: Located) -> int | None:
     known = queries.artifact_by_id(artifact_id, for_update=True)
     if known is None or known.location is not None:
         if known is None or known.location != located:
-            insert_obsolete(located)
+            rows.insert_obsolete(located)
         return None
-    insert_location(artifact_id, known.artifact.uri, located)
-    return _current_txid()
+    rows.insert_location(artifact_id, known.artifact.uri, located)
+    return rows.current_txid()
 
 
 def _detach(artifact_id: uuid.UUID) -> Located | None:
@@ -378,19 +262,8 @@ def _detach(artifact_id: uuid.UUID) -> Located | None:
         return None
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM storage_location WHERE artifact_id = %s", [artifact_id])
-    _exchange_event("storage_location_event", "deleted_storage_location_event", artifact_id, known.artifact.uri)
+    rows.exchange_event("storage_location_event", "deleted_storage_location_event", artifact_id, known.artifact.uri)
     return known.location
-
-
-def _exchange_event(old_table: str, new_table: str, artifact_id: uuid.UUID, uri: str) -> None:
-    checksum = rules.event_meta_checksum(artifact_id, uri)
-    with connection.cursor() as cursor:
-        cursor.execute(f"DELETE FROM {old_table} WHERE id = %s", [artifact_id])
-        cursor.execute(
-            f"INSERT INTO {new_table} (id, uri, last_modified, meta_checksum, txid) VALUES (%s, %s, inventory_now(), %s, 0) "
-            "ON CONFLICT (id) DO NOTHING",
-            [artifact_id, uri, checksum],
-        )
 
 
 def _delete(uri: ArtifactUri, preconditions: Preconditions) -> int:
@@ -398,8 +271,8 @@ def _delete(uri: ArtifactUri, preconditions: Preconditions) -> int:
     if known is None:
         raise ArtifactNotFoundError(f"no artifact {uri} here")
     check_preconditions(preconditions, known.artifact)
-    insert_tombstone(known.artifact.id, uri.value, deleted_at=now)
-    retire_artifacts([known.artifact.id], died_at=now)
+    rows.insert_tombstone(known.artifact.id, uri.value, deleted_at=now)
+    rows.retire_artifacts([known.artifact.id], died_at=now)
     return txid
 
 
@@ -424,7 +297,7 @@ def _change_metadata(
         content_type=content_type or existing.content_type,
         content_encoding=content_encoding or existing.content_encoding,
     )
-    changed = replace(changed, meta_checksum=meta_checksum_of(changed))
+    changed = replace(changed, meta_checksum=rules.meta_checksum_of(changed))
     if changed.meta_checksum == existing.meta_checksum:
         return existing
     changed = replace(
@@ -446,10 +319,3 @@ def _change_metadata(
             ],
         )
     return changed
-
-
-def _current_txid() -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {TXID_SQL}")
-        (txid,) = cursor.fetchone()
-    return int(txid)

@@ -21,8 +21,10 @@ HORIZON_SQL = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 TXID_SQL = "pg_current_xact_id()::text::bigint"
 
 _LAST_ID = uuid.UUID(int=2**128 - 1)
-_CURSOR = re.compile(r"([0-9a-f]{16})\.([0-9]{1,19})\.([0-9a-f-]{36})\Z")
-_POSITION = re.compile(r"([0-9a-f-]{36})\.([0-9a-f]{16})\.([0-9]{1,19})\Z")
+_MAX_TXID = 2**63 - 1
+_UUID = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+_CURSOR = re.compile(rf"([0-9a-f]{{16}})\.([0-9]{{1,19}})\.{_UUID}\Z")
+_POSITION = re.compile(rf"{_UUID}\.([0-9a-f]{{16}})\.([0-9]{{1,19}})\Z")
 _IDENTITY_SQL = """
     SELECT i.inventory_id, i.epoch, i.system_identifier, i.timeline, s.system_identifier, c.timeline_id
     FROM inventory_identity i, pg_control_system() s, pg_control_checkpoint() c WHERE i.id = 1
@@ -41,7 +43,7 @@ class Cursor:
     def parse(cls, text: str) -> Self:
         """Raises `InvalidRequestError`."""
         match = _CURSOR.match(text)
-        if match is None:
+        if match is None or int(match[2]) > _MAX_TXID:
             raise InvalidRequestError(
                 f"invalid cursor {text!r}: pass on the one from the last end line, or none to start"
             )
@@ -72,7 +74,7 @@ class Position:
     def parse(cls, text: str) -> Self:
         """Raises `InvalidRequestError`."""
         match = _POSITION.match(text)
-        if match is None:
+        if match is None or int(match[3]) > _MAX_TXID:
             raise InvalidRequestError(f"invalid x-inventory-position {text!r}: pass it on as the site gave it")
         return cls(uuid.UUID(match[1]), match[2], int(match[3]))
 

@@ -144,3 +144,17 @@ def decide_put(
 def next_content_time(now: datetime, *replaced: datetime | None) -> datetime:
     """`contentLastModified` of new content: later than everything that it replaces (house, decision 9)."""
     return max([now, *(when + MILLISECOND for when in replaced if when is not None)])
+
+
+def meta_checksum_of(row: ArtifactRow) -> str:
+    """`metaChecksum` of a row as it stands."""
+    return artifact_meta_checksum(
+        identity=row.id,
+        uri=row.uri,
+        uri_bucket=row.uri_bucket,
+        content_checksum=row.content_checksum,
+        content_last_modified=row.content_last_modified,
+        content_length=row.content_length,
+        content_type=row.content_type,
+        content_encoding=row.content_encoding,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from celery import Celery
+from celery import Celery, signals
 
 os.environ.setdefault("INVENTORY_ROLE", "global")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "global_inventory.settings")
@@ -14,6 +14,11 @@ from django.conf import settings
 app = Celery("global_inventory")
 app.conf.update(settings.CELERY_SETTINGS)
 app.autodiscover_tasks(["harvest", "global_inventory.sites"])
+
+
+@signals.setup_logging.connect
+def keep_logging(**_signal: object) -> None:
+    """Logging is as the settings say: Celery's own would raise the root logger's level and swallow the END lines."""
 
 
 def every(seconds: float, task: str) -> dict[str, object]:

@@ -50,4 +50,4 @@ INVENTORY_KEY_OVERLAP = timedelta(seconds=env.integer("INVENTORY_KEY_OVERLAP_SEC
 INVENTORY_KEY_PERIOD = timedelta(seconds=env.integer("INVENTORY_KEY_PERIOD_SECONDS", 30 * 24 * 3600, minimum=1))
 # A probe of all sites, and asking the sites for an artifact that is not known here, each end within this time as a whole.
 INVENTORY_PROBE_TIMEOUT_SECONDS = env.integer("INVENTORY_PROBE_TIMEOUT_SECONDS", 5, minimum=1)
-INVENTORY_ASK_SECONDS = env.integer("INVENTORY_ASK_SECONDS", 3)
+INVENTORY_ASK_SECONDS = env.integer("INVENTORY_ASK_SECONDS", 3, minimum=1)

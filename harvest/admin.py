@@ -14,6 +14,7 @@ from datamodel import remotes
 from datamodel.admin import TableAdmin
 from datamodel.errors import InvalidRequestError
 from datamodel.models import HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
+from harvest import tasks
 
 
 class RemoteForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is generic, the class is not
@@ -45,6 +46,7 @@ class RemoteInventoryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the s
     ordering = ["name"]
     fields = ["name", "role", "url", "new_token", "enabled", "inventory_id", "site"]
     fields += ["last_contact_at", "last_error_at", "last_error", "lease_until"]
+    actions = ["harvest_now"]
     readonly_fields = ["inventory_id", "site", "last_contact_at", "last_error_at", "last_error", "lease_until"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: RemoteInventory | None = None) -> list[str]:
@@ -56,10 +58,27 @@ class RemoteInventoryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the s
         saved = remotes.save_remote(name=obj.name, role=obj.role, url=obj.url, token=token, enabled=obj.enabled)
         obj.pk = saved.pk
 
+    def get_deleted_objects(
+        self, objs: Any, request: HttpRequest
+    ) -> tuple[list[Any], dict[Any, int], set[Any], list[Any]]:
+        # Cursors, keys and findings of a peer go with it, though none of them can be deleted by itself.
+        to_delete, counts, _, protected = super().get_deleted_objects(objs, request)
+        return list(to_delete), counts, set(), list(protected)
+
+    @admin.action(description="Harvest the selected inventories now", permissions=["change"])
+    def harvest_now(self, request: HttpRequest, queryset: QuerySet[RemoteInventory]) -> None:
+        for remote in queryset:
+            if not remote.enabled:
+                self.message_user(request, f"{remote.name} is switched off", messages.WARNING)
+            elif tasks.request_harvest(remote.name):
+                self.message_user(request, f"{remote.name} will be harvested", messages.SUCCESS)
+            else:
+                self.message_user(request, "the broker does not answer; beat asks again later", messages.ERROR)
+
 
 @admin.register(HarvestState)
 class HarvestStateAdmin(TableAdmin):
-    list_display = ["remote", "name", "selector", "is_complete", "rows", "cur_txid", "cur_last_modified", "updated_at"]
+    list_display = ["remote", "name", "selector", "is_complete", "rows", "updated_at"]
     list_display_links = ["name"]
     list_select_related = ["remote"]
     list_filter = ["remote", "name", "is_complete"]

@@ -16,16 +16,9 @@ from typing import Any
 from django.db import connection
 
 from datamodel import queries, rules as model_rules
-from datamodel.operations import (
-    database_now,
-    insert_artifact,
-    insert_location,
-    insert_tombstone,
-    meta_checksum_of,
-    retire_artifacts,
-)
 from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact
-from datamodel.rules import ArtifactRow, Located
+from datamodel.rows import database_now, insert_artifact, insert_location, insert_tombstone, retire_artifacts
+from datamodel.rules import ArtifactRow, Located, meta_checksum_of
 from harvest.rules import Known, Selection, Verdict, outlives, verdict_at_global, verdict_at_site
 from harvest.staging import set_aside
 from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS

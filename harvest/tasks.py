@@ -37,6 +37,7 @@ def harvest_all() -> None:
 def harvest_remote(name: str) -> None:
     """One turn with one remote. A failure is recorded with the remote and is nobody else's."""
     nudge = _Nudge()
+    _meet(name)
     try:
         found = exchange.harvest(name, on_change=nudge.ring)
     except InventoryError:
@@ -52,14 +53,26 @@ def harvest_remote(name: str) -> None:
 def refresh_trusted_keys() -> None:
     """The public keys of every global, as it publishes them now; one that does not answer keeps those it had."""
     for remote in RemoteInventory.objects.filter(enabled=True, role=RemoteInventory.Role.GLOBAL):
-        try:
-            published = client.fetch_public_keys(Remote.of(remote))
-        except InventoryError as error:
-            facts = {"remote": remote.name, "result": "failed", "reason": error.code, "detail": error.detail}
-            logger.warning("END event=refresh_trusted_keys", extra={"facts": facts})
-            continue
-        keys.replace_trusted_keys(remote=remote, keys=published, now=datetime.now(UTC))
+        _refresh_keys_of(remote)
     connection.close()
+
+
+def _meet(name: str) -> None:
+    """A global that is met for the first time signs URLs at once: its keys cannot wait for the next tick."""
+    for remote in RemoteInventory.objects.filter(
+        name=name, enabled=True, role=RemoteInventory.Role.GLOBAL, trusted_keys__isnull=True
+    ):
+        _refresh_keys_of(remote)
+
+
+def _refresh_keys_of(remote: RemoteInventory) -> None:
+    try:
+        published = client.fetch_public_keys(Remote.of(remote))
+    except InventoryError as error:
+        facts = {"remote": remote.name, "result": "failed", "reason": error.code, "detail": error.detail}
+        logger.warning("END event=refresh_trusted_keys", extra={"facts": facts})
+        return
+    keys.replace_trusted_keys(remote=remote, keys=published, now=datetime.now(UTC))
 
 
 def request_harvest(name: str) -> bool:

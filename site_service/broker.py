@@ -58,7 +58,7 @@ def make_broker() -> RedisBroker:
         CurrentMessage(),
         DatabaseConnections(),
     ]
-    return RedisBroker(  # type: ignore[no-untyped-call]  # dramatiq has not typed this one
+    return RedisBroker(
         url=settings.INVENTORY_DRAMATIQ_URL, namespace=f"{settings.INVENTORY_NAME}:dramatiq", middleware=middleware
     )
 

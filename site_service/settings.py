@@ -20,9 +20,10 @@ INVENTORY_RESOURCE_ID = env.text("INVENTORY_RESOURCE_ID", f"ivo://localhost/{INV
 INVENTORY_ALLOW_READ = env.flag("INVENTORY_ALLOW_READ", default=True)
 INVENTORY_ALLOW_WRITE = env.flag("INVENTORY_ALLOW_WRITE", default=True)
 
+# First, because it sets the Dramatiq broker: the admin site imports doors that send.
 INSTALLED_APPS = [
-    *BASE_APPS,
     "site_service",
+    *BASE_APPS,
     "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
@@ -38,8 +39,17 @@ PROVISION_STEPS = ["site_service.health.ensure_store", "site_service.policy.prov
 # JSON list of {namespace, wanted, priority}: applied by `manage.py provision` while there is no policy, then never again.
 INVENTORY_SYNC_POLICY = env.text("INVENTORY_SYNC_POLICY", "[]")
 
-INVENTORY_SCHEMA_MODULES = [*INVENTORY_SCHEMA_MODULES, "site_service.files.schema"]
-INVENTORY_METRICS_MODULES = [*INVENTORY_METRICS_MODULES, "site_service.retention.metrics"]
+INVENTORY_SCHEMA_MODULES = [
+    *INVENTORY_SCHEMA_MODULES,
+    "site_service.files.schema",
+    "site_service.policy.schema",
+    "site_service.file_sync.schema",
+]
+INVENTORY_METRICS_MODULES = [
+    *INVENTORY_METRICS_MODULES,
+    "site_service.retention.metrics",
+    "site_service.file_sync.metrics",
+]
 INVENTORY_READINESS = ["site_service.health.check_store"]
 INVENTORY_STATE = "site_service.health.state"
 
@@ -83,7 +93,7 @@ INVENTORY_RETENTION_SECONDS = env.integer("INVENTORY_RETENTION_SECONDS", 14 * 24
 INVENTORY_SYNC_FREE_BYTES = env.integer("INVENTORY_SYNC_FREE_BYTES", 2 * 1024**3)
 INVENTORY_PUT_FREE_BYTES = env.integer("INVENTORY_PUT_FREE_BYTES", 1024**3)
 INVENTORY_SYNC_THREADS = env.integer("INVENTORY_SYNC_THREADS", 8, minimum=1)
-INVENTORY_SYNC_SECONDS = env.integer("INVENTORY_SYNC_SECONDS", 30, minimum=1)
+INVENTORY_SYNC_SECONDS = env.integer("INVENTORY_SYNC_SECONDS", 5, minimum=1)
 # A source that is silent for so long, or slower than this on average over half a minute, is left for the next one.
 INVENTORY_SYNC_READ_TIMEOUT_SECONDS = env.integer("INVENTORY_SYNC_READ_TIMEOUT_SECONDS", 30, minimum=1)
 INVENTORY_SYNC_MIN_BYTES_PER_SECOND = env.integer("INVENTORY_SYNC_MIN_BYTES_PER_SECOND", 10_000)

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 
 from django.db import transaction
 
-from datamodel.operations import NewContent, insert_artifact, meta_checksum_of
-from datamodel.rules import ArtifactRow, Located
+from datamodel.operations import NewContent
+from datamodel.rows import insert_artifact
+from datamodel.rules import ArtifactRow, Located, meta_checksum_of
 from datamodel.uris import ArtifactUri
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)

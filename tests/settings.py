@@ -13,8 +13,8 @@ from site_service.settings import *  # noqa: F403
 from site_service.settings import BASE_APPS, DATABASES
 
 INSTALLED_APPS = [
-    *BASE_APPS,
     "site_service",
+    *BASE_APPS,
     "site_service.files",
     "site_service.policy",
     "site_service.file_sync",

@@ -99,7 +99,11 @@ class Harvest:
 def artifact_page(prefix: str, *, after: str = "", limit: int = PAGE_ROWS) -> list[Listed]:
     """Up to `limit` artifacts whose uri starts with `prefix`, after the uri `after`, in C order."""
     # No uri equals the prefix itself: none ends in `:` or `/`.
-    bounds = {"after": max(after, prefix), "before": prefix_upper_bound(prefix) if prefix else _END, "limit": limit}
+    bounds: dict[str, str | int] = {
+        "after": max(after, prefix),
+        "before": prefix_upper_bound(prefix) if prefix else _END,
+        "limit": limit,
+    }
     with connection.cursor() as cursor:
         cursor.execute(_PAGE_SQL, bounds)
         return [_listed(row) for row in cursor.fetchall()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from urllib.parse import urlencode
@@ -22,9 +22,8 @@ from datamodel.uris import ArtifactUri, Namespace
 from datamodel.wire import artifact_item, time_text
 from global_inventory.artifacts import queries
 from global_inventory.artifacts.queries import Listed
-from global_inventory.locate.rules import rank_sites
 from global_inventory.sites.queries import SiteTable, site_table_cache
-from global_inventory.sites.rules import Direction, SiteState, obstacle
+from global_inventory.sites.rules import Direction, SiteState, obstacle, rank_sites
 
 MAX_LIMIT = 10_000
 _DEFAULT_LIMIT = 1000
@@ -166,7 +165,7 @@ def _unoffered(site: SiteState, direction: Direction) -> dict[str, str | None]:
     return {"site": site.name, "reason": None, "obstacle": why}
 
 
-def _json(document: dict[str, object]) -> HttpResponse:
+def _json(document: Mapping[str, object]) -> HttpResponse:
     text = json.dumps(document, default=_plain)
     connection.close()
     response = HttpResponse(text, content_type="application/json")

@@ -19,14 +19,14 @@ from datamodel.positions import Position
 from datamodel.preauth import Methods
 from datamodel.uris import ArtifactUri
 from datamodel.wire import time_text
-from global_inventory.locate import queries, rules
+from global_inventory.locate import queries
 from global_inventory.locate.freshness import await_position
 from global_inventory.locate.operations import obstacles_of
 from global_inventory.locate.queries import BriefRow
-from global_inventory.locate.rules import Ranked, Tier
 from global_inventory.locate.signing import UrlSigner
+from global_inventory.sites import rules
 from global_inventory.sites.queries import site_table_cache
-from global_inventory.sites.rules import Direction, NamespaceRule
+from global_inventory.sites.rules import Direction, NamespaceRule, Ranked, Tier
 
 MAX_URIS = 10_000
 

@@ -16,10 +16,9 @@ from datamodel.rules import ArtifactRow
 from datamodel.uris import ArtifactUri
 from global_inventory.locate import freshness
 from global_inventory.locate.queries import LocatedArtifact
-from global_inventory.locate.rules import rank_sites
 from global_inventory.locate.signing import UrlSigner
 from global_inventory.sites.queries import SiteTable, site_table_cache
-from global_inventory.sites.rules import Direction, SiteState, obstacle
+from global_inventory.sites.rules import Direction, SiteState, obstacle, rank_sites
 
 
 @dataclass(frozen=True, slots=True)

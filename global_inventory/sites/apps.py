@@ -1,7 +1,8 @@
 """App config; registers the system checks."""
 
+from importlib import import_module
+
 from django.apps import AppConfig
-from django.utils.module_loading import import_module
 
 
 class SitesConfig(AppConfig):

@@ -21,8 +21,7 @@ from django.conf import settings
 
 from datamodel.checksums import parse_digest_header, parse_structured_digests
 from datamodel.errors import InvalidChecksumError, RemoteProtocolError, RemoteUnavailableError
-from datamodel.operations import meta_checksum_of
-from datamodel.rules import ArtifactRow
+from datamodel.rules import ArtifactRow, meta_checksum_of
 from datamodel.uris import ArtifactUri
 from global_inventory.sites.rules import Probed, judge_probe
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ _LOOK_SECONDS = 0.1
 # What is stopped first: who decides and carries, who listens, who answers.
 _STOP_ORDER = (("celery", "dramatiq"), ("listen", "provision"), ("web",))
 _SETTINGS = ("INVENTORY_", "DATABASE_URL", "REDIS_URL", "DJANGO_", "GUNICORN_", "CELERY_", "dramatiq_", "PYTEST_")
+
+_CONTACT = re.compile(r'^inventory_harvest_contact_age_seconds\{remote="([^"]+)"\}', re.MULTILINE)
 
 _http = urllib3.PoolManager(timeout=urllib3.Timeout(2), retries=False)
 
@@ -107,8 +110,8 @@ def environment(inventory: Inventory, remotes: Iterable[Inventory], known: Secre
     return inherited | embedded.location(inventory.servers).environment | settings
 
 
-def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> list[Service]:
-    """The processes of an inventory, in the order in which they are started."""
+def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> dict[str, Service]:
+    """The processes of an inventory; `provision` ends by itself."""
     package = "site_service" if inventory.role == "site" else "global_inventory"
     schedule = str(inventory.directory / "beat-schedule")
     celery = [
@@ -126,34 +129,28 @@ def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> lis
         "INFO",
     ]
     quick = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-n", f"{inventory.name}@demo"]
-    programs: dict[str, tuple[list[str], str]] = {
+    programs = {
+        "provision": ["manage.py", "provision"],
         # As `manage.py serve` would, without loading everything twice: its checks have been made by provision.
-        "web": (["-m", "gunicorn", "-c", "python:datamodel.webserver", f"{package}.wsgi:application"], ""),
-        "celery": ([*celery, *quick], "ready."),
-        "listen": (["manage.py", "listen"], ""),
+        "web": ["-m", "gunicorn", "-c", "python:datamodel.webserver", f"{package}.wsgi:application"],
+        "celery": [*celery, *quick],
+        "listen": ["manage.py", "listen"],
     }
     if inventory.role == "site":
-        carry = ["-m", "dramatiq", "site_service.broker", "--processes", "1", "--threads", "8"]
-        programs["dramatiq"] = (carry, "ready for action")
-    return [
-        _service(inventory, kind, argv, variables, logs, announces=announces)
-        for kind, (argv, announces) in programs.items()
-    ]
-
-
-def _service(
-    inventory: Inventory, kind: str, argv: list[str], variables: dict[str, str], logs: Path, *, announces: str = ""
-) -> Service:
-    name = f"{inventory.name}-{kind}"
-    return Service(
-        name=name,
-        argv=[sys.executable, *argv],
-        environment=variables,
-        directory=PROJECT,
-        log=logs / f"{name}.log",
-        port=inventory.port if kind == "web" else None,
-        announces=announces,
-    )
+        programs["dramatiq"] = ["-m", "dramatiq", "site_service.broker", "--processes", "1", "--threads", "8"]
+    announces = {"celery": "ready.", "dramatiq": "ready for action"}
+    return {
+        kind: Service(
+            name=f"{inventory.name}-{kind}",
+            argv=[sys.executable, *argv],
+            environment=variables,
+            directory=PROJECT,
+            log=logs / f"{inventory.name}-{kind}.log",
+            port=inventory.port if kind == "web" else None,
+            announces=announces.get(kind, ""),
+        )
+        for kind, argv in programs.items()
+    }
 
 
 def neighbours(inventory: Inventory, everybody: Iterable[Inventory]) -> list[Inventory]:
@@ -180,26 +177,38 @@ class Federation:
         for inventory in self.inventories:
             if not port_is_free(inventory.port):
                 raise DemoError(f"port {inventory.port} (for {inventory.name}) is in use: choose others with --port")
-        with ThreadPoolExecutor(len(self.inventories)) as executor:
-            for outcome in [executor.submit(self.launch, inventory, stopping) for inventory in self.inventories]:
-                outcome.result()
+        self.launch(self.inventories, stopping)
         self.await_ready(self.inventories, stopping)
 
-    def launch(self, inventory: Inventory, stopping: threading.Event) -> None:
-        """Start the processes of one inventory, without waiting until they are ready. Raises as `start`."""
+    def launch(self, inventories: Sequence[Inventory], stopping: threading.Event) -> None:
+        """Start the processes of these inventories, without waiting until they are ready. Raises as `start`.
+
+        First everybody's web service, then who talks to them: a listener that finds nobody pauses before it asks again.
+        """
+        with ThreadPoolExecutor(len(inventories)) as executor:
+            for step in (self._prepare, self._start_workers):
+                for outcome in [executor.submit(step, inventory, stopping) for inventory in inventories]:
+                    outcome.result()
+
+    def _prepare(self, inventory: Inventory, stopping: threading.Event) -> None:
         inventory.directory.mkdir(exist_ok=True)
-        if inventory.role == "site":
-            (inventory.directory / "storage").mkdir(exist_ok=True)
         self._servers.start(inventory.servers)
-        variables = environment(inventory, neighbours(inventory, self.inventories), self.secrets)
         if not stopping.is_set():
-            self._supervisor.run(_service(inventory, "provision", ["manage.py", "provision"], variables, self._logs))
-        for service in services(inventory, variables, self._logs):
-            if not stopping.is_set():
+            self._supervisor.run(self._services(inventory)["provision"])
+        if not stopping.is_set():
+            self._supervisor.start(self._services(inventory)["web"])
+
+    def _start_workers(self, inventory: Inventory, stopping: threading.Event) -> None:
+        for kind, service in self._services(inventory).items():
+            if kind not in {"provision", "web"} and not stopping.is_set():
                 self._supervisor.start(service)
 
-    def await_ready(self, inventories: Iterable[Inventory], stopping: threading.Event) -> None:
-        """Until all services have connected and these inventories answer. Raises DemoError."""
+    def _services(self, inventory: Inventory) -> dict[str, Service]:
+        variables = environment(inventory, neighbours(inventory, self.inventories), self.secrets)
+        return services(inventory, variables, self._logs)
+
+    def await_ready(self, inventories: Sequence[Inventory], stopping: threading.Event) -> None:
+        """Until all services have connected and these inventories answer and have met. Raises DemoError."""
         deadline = time.monotonic() + READY_SECONDS
         while waiting := self._unready(inventories):
             if stopping.is_set():
@@ -209,9 +218,13 @@ class Federation:
                 raise DemoError(f"not ready after {READY_SECONDS:.0f} s: {reasons} (logs: {self._logs})")
             stopping.wait(_LOOK_SECONDS)
 
-    def _unready(self, inventories: Iterable[Inventory]) -> dict[str, str]:
-        unconnected = dict.fromkeys(self._supervisor.unconnected(), "it is not connected")
-        return unconnected | {one.name: reason for one in inventories if (reason := unreadiness(one.url))}
+    def _unready(self, inventories: Sequence[Inventory]) -> dict[str, str]:
+        waiting = dict.fromkeys(self._supervisor.unconnected(), "it is not connected")
+        for inventory in inventories:
+            peers = {peer.name for peer in neighbours(inventory, inventories)}
+            if reason := unreadiness(inventory.url) or strangers(inventory.url, self.secrets.token, peers):
+                waiting[inventory.name] = reason
+        return waiting
 
     def stop(self, *inventories: Inventory) -> None:
         """End these inventories, or all: workers, listeners, web, servers. Raises EmbeddedError, TimeoutError."""
@@ -231,6 +244,16 @@ def unreadiness(url: str) -> str:
         return "it does not answer"
     except ValueError:
         return "its answer cannot be understood"
+
+
+def strangers(url: str, token: str, peers: set[str]) -> str:
+    """Whom of its peers this inventory has not harvested yet, by its own metrics; "" when it knows them all."""
+    try:
+        answer = _http.request("GET", f"{url}/metrics", headers={"Authorization": f"Bearer {token}"})
+    except urllib3.exceptions.HTTPError:
+        return "its metrics do not answer"
+    known = set(_CONTACT.findall(answer.data.decode(errors="replace")))
+    return f"it has not harvested {', '.join(sorted(peers - known))} yet" if peers - known else ""
 
 
 def free_bytes(directory: Path) -> int:

@@ -93,6 +93,11 @@ def release(*, holder: uuid.UUID) -> None:
     _execute(_RELEASE_SQL, {"holder": holder})
 
 
+def unclaim(*, lease: uuid.UUID) -> None:
+    """A claimed lease that nobody could be told of is given back; its rows are due at once."""
+    _execute(_UNCLAIM_SQL, {"lease": lease})
+
+
 def count(reason: str, *, files: int, size: int) -> None:
     """Add to the counters by reason word; last in a transaction, for the row is shared by all workers."""
     _execute(_COUNT_SQL, {"reason": reason, "files": files, "bytes": size})
@@ -141,6 +146,9 @@ _POSTPONE_SQL = f"""
 _RELEASE_SQL = """
     UPDATE sync_attempt SET lease_holder = NULL, lease_until = NULL, attempts = greatest(attempts - 1, 0)
     WHERE lease_holder = %(holder)s
+"""
+_UNCLAIM_SQL = """
+    UPDATE sync_attempt SET lease_holder = NULL, lease_until = NULL WHERE lease_holder = %(lease)s
 """
 _COUNT_SQL = """
     INSERT INTO sync_outcome (reason, files, bytes) VALUES (%(reason)s, %(files)s, %(bytes)s)

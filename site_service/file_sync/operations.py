@@ -87,17 +87,20 @@ def claim_batches(*, batches: int, store: ArtifactStore) -> list[uuid.UUID]:
     return attempts.claim(batches=batches)
 
 
-def sync_batch(*, lease: uuid.UUID, store: ArtifactStore) -> BatchResult:
+def sync_batch(*, lease: uuid.UUID, store: ArtifactStore) -> BatchResult | None:
     """Pull what a claimed lease names: negotiate once, then per artifact download, store, and record in groups.
 
     Commits together, per group: locations with their events (or the bytes as obsolete), the end of the attempts, the counters.
     What fails is recorded with its reason and next try; an error of ours is recorded and raised. What was not begun when
-    the process is told to stop is released. A repeat finds nothing to do.
+    the process is told to stop is released. Returns None when the lease names nothing: it was taken up before, or is lost.
     """
     holder = uuid.uuid4()
     batch = _Batch(holder, store)
     try:
-        orders = _negotiate(holder, _settle(attempts.take_up(lease=lease, holder=holder)))
+        taken = attempts.take_up(lease=lease, holder=holder)
+        if not taken:
+            return None
+        orders = _negotiate(holder, _settle(taken))
         connection.close()
         for order in orders or []:
             if not batch.carry(order):

@@ -12,7 +12,7 @@ from datamodel.checksums import Checksum
 from datamodel.errors import InvalidChecksumError
 
 _TRANSIENT_SECONDS, _TRANSIENT_CAP = 2.0, 15 * 60.0
-_PERMANENT_SECONDS, _PERMANENT_CAP = 60.0, 3600.0
+_REFUSED_SECONDS, _REFUSED_CAP = 10.0, 3600.0
 _MAX_DOUBLINGS = 16
 
 
@@ -70,12 +70,21 @@ class Standing(StrEnum):
     """What file sync makes of an artifact, for `explain`."""
 
     STORED = "stored"
-    UNKNOWN = "unknown"
-    UNWANTED = "unwanted"
-    UNSEEN = "wanted, not yet queued"
+    UNKNOWN = "not known here"
+    UNWANTED = "not wanted here"
+    QUEUEING = "wanted, not in the queue yet"
     RUNNING = "being pulled"
     DUE = "due"
     WAITING = "waiting for its next try"
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The times of a row of the queue."""
+
+    is_repair: bool
+    next_try_at: datetime
+    lease_until: datetime | None
 
 
 def order_sources(sources: Iterable[Source], *, own_url: str, failing: Collection[str]) -> list[Source]:
@@ -101,9 +110,10 @@ def plan_batches(due: Sequence[Due], *, max_files: int, max_bytes: int) -> Itera
 def retry_seconds(attempts: int, *, is_retryable: bool, chance: float) -> float:
     """How long to wait after the `attempts`-th failure: doubling, with jitter from `chance` in [0, 1), capped.
 
-    What a repeat may mend starts at seconds; what needs a change elsewhere starts at a minute and is tried hourly.
+    What a repeat may mend is tried every quarter of an hour in the end. What needs a change elsewhere first (news that are
+    on their way, a key that a site has yet to fetch, an operator's hand) starts slower and is tried hourly in the end.
     """
-    first, cap = (_TRANSIENT_SECONDS, _TRANSIENT_CAP) if is_retryable else (_PERMANENT_SECONDS, _PERMANENT_CAP)
+    first, cap = (_TRANSIENT_SECONDS, _TRANSIENT_CAP) if is_retryable else (_REFUSED_SECONDS, _REFUSED_CAP)
     return float(min(cap, first * 2 ** min(max(attempts, 1) - 1, _MAX_DOUBLINGS)) * (0.5 + chance / 2))
 
 
@@ -120,3 +130,18 @@ def is_due(next_try_at: datetime, lease_until: datetime | None, now: datetime) -
 def is_leased(lease_until: datetime | None, now: datetime) -> bool:
     """Whether a unit of work has the row now."""
     return lease_until is not None and lease_until > now
+
+
+def standing(*, is_known: bool, is_stored: bool, is_wanted: bool, queued: Queued | None, now: datetime) -> Standing:
+    """Where an artifact stands, in one word for the operator."""
+    if not is_known:
+        return Standing.UNKNOWN
+    if is_stored:
+        return Standing.STORED
+    if queued is not None and is_leased(queued.lease_until, now):
+        return Standing.RUNNING
+    if not (is_wanted or (queued is not None and queued.is_repair)):
+        return Standing.UNWANTED
+    if queued is None:
+        return Standing.QUEUEING
+    return Standing.DUE if is_due(queued.next_try_at, queued.lease_until, now) else Standing.WAITING

@@ -23,7 +23,7 @@ from site_service.policy.queries import current_policy
 from site_service.policy.rules import Policy
 
 PAGE = 10_000
-_BUDGET_SECONDS = 20.0
+_BUDGET_SECONDS = 10.0
 _FIRST_ID, _LAST_ID = uuid.UUID(int=0), uuid.UUID(int=2**128 - 1)
 
 
@@ -50,12 +50,12 @@ _START = _Place(0, _FIRST_ID)
 def note_missing(*, seconds: float = _BUDGET_SECONDS) -> int:
     """Bring the queue up to date with what is known, lost and wanted; returns how many rows it gained.
 
-    Commits a page at a time, rows and cursor together, and stops after about `seconds`; the next call goes on. Returns 0
-    when another process is at it. A changed policy re-judges the queue and reads everything once more.
+    Commits a page at a time, rows and cursor together, and stops after about `seconds` (but not before one page); the next
+    call goes on. Returns 0 when another process is at it. A changed policy re-judges the queue and reads everything once more.
     """
     deadline = time.monotonic() + seconds
-    gained, is_done = 0, False
-    while not is_done and time.monotonic() < deadline:
+    gained = 0
+    while True:
         with transaction.atomic():
             scan = _locked_scan()
             if scan is None:
@@ -65,8 +65,21 @@ def note_missing(*, seconds: float = _BUDGET_SECONDS) -> int:
             known, known_done = _advance(scan, policy, _KNOWN_SQL, is_repair=False)
             lost, lost_done = _advance(scan, policy, _LOST_SQL, is_repair=True)
             scan.save()
-            gained, is_done = gained + known + lost, known_done and lost_done
-    return gained
+        gained += known + lost
+        if (known_done and lost_done) or time.monotonic() > deadline:
+            return gained
+
+
+def count_unseen() -> int:
+    """How many wanted and missing artifacts the next scan will find, as far as one page shows; changes nothing."""
+    scan, policy = SyncScan.objects.filter(id=1).first() or SyncScan(), current_policy()
+    is_current = (scan.epoch, scan.policy) == (read_identity().epoch, policy_digest(policy))
+    known = _Place(scan.known_txid, scan.known_id) if is_current else _START
+    lost = _Place(scan.lost_txid, scan.lost_id) if is_current else _START
+    wanted = {row[0] for row in _page(_KNOWN_SQL, known).missing if policy.is_wanted(row[1])}
+    found = wanted | {row[0] for row in _page(_LOST_SQL, lost).missing}
+    queued = _fetch("SELECT count(*) FROM sync_attempt WHERE artifact_id = ANY(%(ids)s)", {"ids": list(found)})
+    return len(found) - int(queued[0][0])
 
 
 def policy_digest(policy: Policy) -> str:

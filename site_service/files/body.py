@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from datamodel.errors import (
 )
 from site_service.storage.contract import ContentSource
 
-_DRAIN_BYTES = 1024 * 1024
+_DRAIN_BYTES = 8 * 1024 * 1024
 _DRAIN_SECONDS = 2.0
 _BLOCK = 64 * 1024
 _HASHES = {"sha-1": "sha1", "sha-256": "sha256", "sha-384": "sha384", "sha-512": "sha512"}
@@ -60,14 +61,17 @@ class RequestBody:
 
     def discard(self) -> None:
         """Take in what is still being sent, within bounds, so that the sender sees our answer and not a reset connection."""
-        if self._failure is None:
-            self._timeout = _DRAIN_SECONDS
-            self._limit = self.received + _DRAIN_BYTES
-            try:
-                while self.read(_BLOCK):
-                    pass
-            except InventoryError:
-                return
+        if isinstance(self._failure, ShortBodyError):
+            return
+        self._failure = None
+        self._timeout = _DRAIN_SECONDS
+        self._limit = self.received + _DRAIN_BYTES
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        try:
+            while time.monotonic() < deadline and self.read(_BLOCK):
+                pass
+        except InventoryError:
+            return
 
     def _read(self, size: int) -> bytes:
         wanted = size if self._length is None else min(size, self._length - self.received)

@@ -79,6 +79,9 @@ class PutRequest:
 
 def parse_put(request: HttpRequest) -> PutRequest:
     """Raises `InvalidRequestError` or `InvalidChecksumError` naming the header that is wrong."""
+    if "Content-Range" in request.headers:
+        # RFC 9110, 14.5: taken for a whole, a part would replace it.
+        raise InvalidRequestError("Content-Range does not fit a PUT: send the whole, or segments of a put transaction")
     put = PutRequest(
         length=parse_length(request),
         metadata=ContentMetadata(

@@ -54,7 +54,7 @@ def put_artifact(
     """
     state = check_writable(uri)
     check_early(put.preconditions, state)
-    check_size(put.length)
+    check_size(store, put.length)
     check_space(store, put.length or 0)
     connection.close()
     facts = ContentFacts(uuid.uuid4(), uri.value, put.metadata.content_type, put.metadata.content_encoding)
@@ -126,10 +126,17 @@ def check_writable(uri: ArtifactUri) -> FileState:
     return state
 
 
-def check_size(length: int | None) -> None:
+def content_limit(store: ArtifactStore) -> int:
+    """The most bytes that one file may have here: what the operator says, or what the store can hold."""
+    most: int = settings.INVENTORY_MAX_CONTENT_BYTES
+    held = store.capabilities.max_length
+    return most if held is None else min(most, held)
+
+
+def check_size(store: ArtifactStore, length: int | None) -> None:
     """Raises `ContentTooLargeError`, or `EmptyContentError` where empty files are not welcome; None is not known yet."""
-    if length is not None and length > settings.INVENTORY_MAX_CONTENT_BYTES:
-        raise content_too_large(settings.INVENTORY_MAX_CONTENT_BYTES)
+    if length is not None and length > content_limit(store):
+        raise content_too_large(content_limit(store))
     if length == 0 and settings.INVENTORY_REFUSE_EMPTY:
         raise EmptyContentError(_NO_EMPTY_FILES)
 

@@ -66,7 +66,7 @@ def begin(
     if total is None and put.length:
         total = put.length
     operations.check_writable(uri)
-    operations.check_size(total)
+    operations.check_size(store, total)
     operations.check_space(store, total or put.length or 0)
     facts = ContentFacts(uuid.uuid4(), uri.value, put.metadata.content_type, put.metadata.content_encoding)
     status = store.begin(facts)
@@ -144,7 +144,7 @@ def commit(
     row = _row(uri, transaction_id)
     state = operations.check_writable(uri)
     held = store.status(transaction_id)
-    _check_whole(row, held, put)
+    _check_whole(store, row, held, put)
     operations.check_early(put.preconditions, state)
     connection.close()
     facts = ContentFacts(
@@ -172,10 +172,11 @@ def _append(
     store: ArtifactStore, row: PutTransaction, status: PutTransactionStatus, content: ContentSource, put: PutRequest
 ) -> PutTransactionStatus:
     connection.close()
-    room = settings.INVENTORY_MAX_CONTENT_BYTES - status.length
+    limit = operations.content_limit(store)
+    room = limit - status.length
     end = status.length + put.length if put.length is not None else None
-    if end is not None and end > settings.INVENTORY_MAX_CONTENT_BYTES:
-        raise content_too_large(settings.INVENTORY_MAX_CONTENT_BYTES)
+    if end is not None and end > limit:
+        raise content_too_large(limit)
     left = row.total_length - status.length if row.total_length is not None else None
     if left is not None and (put.length or 0) > left:
         raise LengthMismatchError(
@@ -211,13 +212,13 @@ def _verify_reached(store: ArtifactStore, held: PutTransactionStatus, declared: 
         raise
 
 
-def _check_whole(row: PutTransaction, held: PutTransactionStatus, put: PutRequest) -> None:
+def _check_whole(store: ArtifactStore, row: PutTransaction, held: PutTransactionStatus, put: PutRequest) -> None:
     for total in (put.transaction.total_length, row.total_length):
         if total is not None and total != held.length:
             raise LengthMismatchError(
                 f"the put transaction holds {held.length} bytes, not the declared {total}", received=held.length
             )
-    operations.check_size(held.length)
+    operations.check_size(store, held.length)
     _verify(held, put.all_checksums)
 
 

@@ -235,7 +235,7 @@ def _body(request: HttpRequest, length: int | None) -> RequestBody:
     return RequestBody(
         request.META,
         length=length,
-        limit=settings.INVENTORY_MAX_CONTENT_BYTES,
+        limit=operations.content_limit(get_store()),
         timeout=settings.INVENTORY_READ_TIMEOUT_SECONDS,
     )
 

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db.models import Exists, OuterRef, Q
 
 from datamodel.models import HarvestConflict, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
-from datamodel.operations import database_now
+from datamodel.rows import database_now
 
 BATCH = 1000
 # A removal that was begun and not finished for so long has lost its worker.

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
 PACKAGES = ("datamodel", "harvest", "site_service", "global_inventory")
+# What Prometheus appends to the name of each kind.
 _METRICS = {
-    "GaugeMetricFamily",
-    "CounterMetricFamily",
-    "InfoMetricFamily",
-    "HistogramMetricFamily",
-    "Counter",
-    "Histogram",
+    "GaugeMetricFamily": "",
+    "HistogramMetricFamily": "",
+    "Histogram": "",
+    "InfoMetricFamily": "_info",
+    "CounterMetricFamily": "_total",
+    "Counter": "_total",
 }
 _ENV_READERS = {"text", "flag", "integer", "words"}
 
@@ -33,21 +35,39 @@ def environment_variables() -> set[str]:
 
 
 def metric_names() -> set[str]:
-    """Names of metrics as Prometheus shows them."""
-    return {name for tree in modules().values() for name in _first_arguments(tree, _METRICS)}
+    """Names of metrics as Prometheus shows them; in a metrics module every word of the form is one."""
+    kinds: dict[str, str] = {}
+    for path, tree in modules().items():
+        if path.name == "metrics.py":
+            kinds |= {
+                word: "" for word in _texts(list(_expressions(tree))) if re.fullmatch("inventory_[a-z0-9_]+", word)
+            }
+    for tree in modules().values():
+        for function, suffix in _METRICS.items():
+            kinds |= {name: suffix for name in _first_arguments(tree, function) if name.startswith("inventory")}
+    return {f"{name}{suffix}" for name, suffix in kinds.items()}
+
+
+def _expressions(tree: ast.Module) -> Iterator[ast.expr]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.expr))
 
 
 def queue_names() -> set[str]:
     """Queues of actors, and Celery's one queue."""
-    named = {
-        keyword.value.value
-        for tree in modules().values()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        for keyword in node.keywords
-        if keyword.arg == "queue_name" and isinstance(keyword.value, ast.Constant)
-    }
-    return {str(name) for name in named} | {"decide"}
+    named: set[str] = set()
+    for tree in modules().values():
+        constants = {
+            target.id: node.value
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg == "queue_name":
+                value = constants.get(node.value.id) if isinstance(node.value, ast.Name) else node.value
+                named.update(_texts([value] if value is not None else []))
+    return named | {"decide"}
 
 
 def commands() -> set[str]:
@@ -83,7 +103,7 @@ def _is_ours(name: str) -> bool:
     return name.startswith("INVENTORY_") or name in {"DATABASE_URL", "REDIS_URL"}
 
 
-def _first_arguments(tree: ast.Module, functions: set[str]) -> Iterator[str]:
+def _first_arguments(tree: ast.Module, function: str) -> Iterator[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == function:
             yield from _texts(node.args[:1])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import redis
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.db import connection, models
@@ -31,6 +33,7 @@ from datamodel.models import (
 )
 from datamodel.permissions import Grant
 from datamodel.uris import ArtifactUri
+from harvest import tasks
 from tests.factories import WHEN, new_content
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -213,6 +216,50 @@ def test_streams_are_rewound_and_findings_marked_as_seen(operator: Client) -> No
     assert (state.epoch, state.cur_txid, state.is_complete) == ("", 0, False)
     assert conflict.seen_at is not None
     assert datetime.now(UTC) - conflict.seen_at < timedelta(minutes=1)
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_peer_is_forgotten_with_its_cursors_and_keys(operator: Client) -> None:
+    remote = RemoteInventory.objects.get()
+    address = page(RemoteInventory, "delete", remote.pk)
+    assert b"cannot" not in operator.get(address).content
+    assert operator.post(address, {"post": "yes"}).status_code == 302
+    assert not RemoteInventory.objects.exists()
+    assert not HarvestState.objects.exists()
+    assert not TrustedKey.objects.exists()
+
+
+def test_a_peer_is_harvested_when_an_operator_asks(operator: Client, settings: Settings) -> None:
+    for name in ("g", "off"):
+        remotes.save_remote(name=name, role="global", url="https://g.example", token="", enabled=name == "g")
+    broker = redis.Redis.from_url(settings.INVENTORY_DRAMATIQ_URL.replace("db=1", "db=0"))
+    queue = f"{settings.INVENTORY_NAME}:decide"
+    broker.delete(queue)
+    chosen = [str(remote.pk) for remote in RemoteInventory.objects.all()]
+    response = operator.post(
+        page(RemoteInventory, "changelist"), {"action": "harvest_now", "_selected_action": chosen}, follow=True
+    )
+    assert {str(message) for message in response.context["messages"]} == {"g will be harvested", "off is switched off"}
+    sent = broker.lrange(queue, 0, -1)
+    broker.close()
+    assert [json.loads(message)["headers"]["argsrepr"] for message in sent] == ["('g',)"]
+
+
+def test_without_a_broker_the_operator_is_told(operator: Client, settings: Settings) -> None:
+    remotes.save_remote(name="g", role="global", url="https://g.example", token="")
+    nowhere = settings.CELERY_SETTINGS | {"broker_url": "redis://127.0.0.1:1/0"}
+    settings.CELERY_SETTINGS = nowhere
+    tasks._sender.cache_clear()
+    try:
+        chosen = [str(RemoteInventory.objects.get().pk)]
+        response = operator.post(
+            page(RemoteInventory, "changelist"), {"action": "harvest_now", "_selected_action": chosen}, follow=True
+        )
+    finally:
+        tasks._sender.cache_clear()
+    assert [str(message) for message in response.context["messages"]] == [
+        "the broker does not answer; beat asks again later"
+    ]
 
 
 def test_a_site_is_switched_with_a_new_place_in_the_feed(operator: Client, site: StorageSite) -> None:

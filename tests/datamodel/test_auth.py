@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -17,9 +18,10 @@ from pytest_django import Settings
 
 from datamodel import auth, keys, preauth, remotes
 from datamodel.errors import NotAuthenticatedError, NotPermittedError
-from datamodel.models import ApiToken, InventoryIdentity, StorageSite
+from datamodel.models import ApiToken, InventoryIdentity, RemoteInventory, StorageSite
 from datamodel.permissions import ALL_GRANTS, ANONYMOUS, Caller, Grant, grant_for, require, require_any
 from datamodel.preauth import Methods, SigningKey
+from datamodel.processes import wait_until
 from datamodel.uris import ArtifactUri
 from tests.datamodel.test_preauth import CLAIMS, URI, der, legacy_key, legacy_token
 
@@ -192,6 +194,23 @@ def test_verifying_costs_no_query_once_keys_and_site_are_known(trusted: SigningK
     with CaptureQueriesContext(connection) as queries:
         auth.authenticate_url(signed(trusted, site), URI, http_method="GET")
     assert len(queries) == 0
+
+
+def test_a_key_that_was_fetched_a_moment_ago_is_found(trusted: SigningKey, site: StorageSite) -> None:
+    later = SigningKey.generate("k2")
+    url = signed(later, site)
+    with pytest.raises(NotPermittedError, match="not trusted"):
+        auth.authenticate_url(url, URI, http_method="GET")
+    keys.replace_trusted_keys(
+        remote=RemoteInventory.objects.get(), keys={"k2": later.public_bytes}, now=datetime.now(UTC)
+    )
+
+    def is_known() -> bool:
+        with contextlib.suppress(NotPermittedError):
+            return auth.authenticate_url(url, URI, http_method="GET").name == "alice"
+        return False
+
+    wait_until(is_known, 2, "the new key is not found before the cache ends")
 
 
 def test_legacy_tokens_are_accepted_only_where_the_setting_allows_them(trusted: SigningKey, settings: Settings) -> None:

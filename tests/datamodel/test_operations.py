@@ -7,7 +7,7 @@ import threading
 import pytest
 from django.db import connection
 
-from datamodel import operations, queries
+from datamodel import operations, queries, rows
 from datamodel.errors import ArtifactNotFoundError, PreconditionFailedError
 from datamodel.models import (
     Artifact,
@@ -65,7 +65,7 @@ def test_identical_content_keeps_the_artifact_and_makes_the_new_bytes_obsolete()
 
 def test_identical_content_of_a_known_unstored_artifact_is_attached_with_an_event() -> None:
     row = artifact_row(data=b"one")
-    operations.insert_artifact(row, None)
+    rows.insert_artifact(row, None)
     recorded = operations.record_stored(uri=URI, content=new_content(b"one"))
     assert recorded.meaning is PutMeaning.ATTACH
     assert recorded.artifact.id == row.id

@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from datamodel import rules
 from datamodel.models import InventoryIdentity
-from datamodel.operations import meta_checksum_of
-from datamodel.rules import MILLISECOND, ArtifactRow, PutMeaning
+from datamodel.rules import MILLISECOND, ArtifactRow, PutMeaning, meta_checksum_of
 from datamodel.uris import ArtifactUri
 from tests.factories import WHEN, artifact_row
 

@@ -271,7 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_block(answer.body[start:end], answer)
         if answer.is_cut:
             self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
+            self.connection.shutdown(socket.SHUT_WR)
         elif answer.is_chunked:
             self.wfile.write(b"0\r\n\r\n")
 

@@ -13,8 +13,8 @@ from pytest_django import Settings
 
 from datamodel import auth, keys, rules
 from datamodel.models import InventoryIdentity, RemoteInventory, SiteLocation, StorageSite
-from datamodel.operations import database_now, insert_artifact
 from datamodel.permissions import ALL_GRANTS, Grant
+from datamodel.rows import database_now, insert_artifact
 from datamodel.rules import ArtifactRow
 from global_inventory.locate.freshness import questions
 from global_inventory.sites.queries import site_table_cache

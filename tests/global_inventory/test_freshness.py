@@ -15,8 +15,8 @@ from pytest_django import Settings
 
 from datamodel import notify
 from datamodel.models import HarvestState, RemoteInventory
-from datamodel.operations import insert_tombstone
 from datamodel.positions import Position
+from datamodel.rows import insert_tombstone
 from tests.factories import WHEN
 from tests.fakes.site import FakeSite
 from tests.global_inventory.conftest import Federation

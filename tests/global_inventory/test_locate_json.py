@@ -82,8 +82,8 @@ def test_a_put_lists_holders_first_and_names_the_artifact_it_may_replace(
         assert urls[0]["site"] == "gamma"
         assert "holds the artifact" in urls[0]["reason"]
         assert "holds" not in urls[1]["reason"]
-    claims = claims_of(operator, urls[0]["url"], URI, sites[2].site_id)
-    assert (claims.methods, claims.known_id, claims.known_at) == (Methods.WRITE_AND_DELETE, row.id, WHEN)
+        claims = claims_of(operator, urls[0]["url"], URI, sites[2].site_id)
+        assert (claims.methods, claims.known_id, claims.known_at) == (Methods.WRITE_AND_DELETE, row.id, WHEN)
 
 
 def test_a_put_token_of_a_caller_without_the_delete_grant_cannot_delete(federation: Federation, writer: Client) -> None:

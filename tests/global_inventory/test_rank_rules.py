@@ -9,8 +9,15 @@ from random import Random
 
 import pytest
 
-from global_inventory.locate.rules import rank_sites
-from global_inventory.sites.rules import Direction, NamespaceRule, RuleKind, SiteState, judge_probe, obstacle
+from global_inventory.sites.rules import (
+    Direction,
+    NamespaceRule,
+    RuleKind,
+    SiteState,
+    judge_probe,
+    obstacle,
+    rank_sites,
+)
 
 GET, PUT = Direction.GET, Direction.PUT
 PREFER, AVOID = RuleKind.PREFER, RuleKind.AVOID

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 from pytest_django.fixtures import Settings
 
-from datamodel import operations as model_operations, sealing
+from datamodel import rows, rules, sealing
 from datamodel.errors import CursorGoneError, InventoryError, RaceLostError, RemoteProtocolError, RemoteUnavailableError
 from datamodel.models import (
     Artifact,
@@ -56,7 +56,7 @@ def known(row: ArtifactRow) -> ArtifactRow:
 def later(row: ArtifactRow, **changes: Any) -> ArtifactRow:
     """The same artifact after an update of its metadata."""
     changed = replace(row, meta_modified_at=row.meta_modified_at + timedelta(seconds=5), **changes)
-    return replace(changed, meta_checksum=model_operations.meta_checksum_of(changed))
+    return replace(changed, meta_checksum=rules.meta_checksum_of(changed))
 
 
 def test_a_new_artifact_is_known_with_its_site_and_our_own_time(peer: FakeInventory) -> None:
@@ -107,9 +107,9 @@ def test_only_streams_with_news_are_asked_and_every_cursor_moves(peer: FakeInven
 def test_repeating_every_page_changes_nothing(peer: FakeInventory, settings: Settings) -> None:
     settings.INVENTORY_HARVEST_BATCH = 2
     old = artifact_row("cadc:TEST/0", b"old", content_last_modified=WHEN - timedelta(days=1))
-    model_operations.insert_artifact(old, None)
+    rows.insert_artifact(old, None)
     lost = artifact_row("cadc:TEST/1", b"lost", content_last_modified=WHEN + timedelta(days=1))
-    model_operations.insert_artifact(lost, None)
+    rows.insert_artifact(lost, None)
     for number in range(5):
         peer.add_artifact(artifact_row(f"cadc:TEST/{number}"))
     peer.add_artifact(artifact_row("cadc:TEST/bad", meta_checksum="md5:" + "0" * 32))
@@ -137,7 +137,7 @@ def test_newer_metadata_are_taken_and_stamped_with_our_time(peer: FakeInventory)
 def test_older_metadata_change_nothing_but_ours_is_offered_again(peer: FakeInventory) -> None:
     row = artifact_row()
     ours = later(row, content_type="image/fits")
-    model_operations.insert_artifact(ours, None)
+    rows.insert_artifact(ours, None)
     txid = Artifact.objects.get().txid
     peer.add_artifact(row)
     harvest()
@@ -159,7 +159,7 @@ def test_of_equal_metadata_the_later_time_stands_and_last_modified_stays(peer: F
 
 def test_a_missing_sha256_is_filled_in(peer: FakeInventory) -> None:
     row = artifact_row()
-    model_operations.insert_artifact(replace(row, content_sha256=None), None)
+    rows.insert_artifact(replace(row, content_sha256=None), None)
     peer.add_artifact(row)
     harvest()
     assert known(row).content_sha256 == row.content_sha256
@@ -217,7 +217,7 @@ def test_a_copy_that_left_takes_its_site_location_along(peer: FakeInventory) -> 
 
 def test_location_news_may_come_before_the_artifact_and_do_not_touch_it(peer: FakeInventory) -> None:
     row, other = artifact_row(), artifact_row("cadc:TEST/other")
-    model_operations.insert_artifact(other, None)
+    rows.insert_artifact(other, None)
     txid = Artifact.objects.get().txid
     peer.add("locations", event_fields(row.id, row.uri))
     peer.add("locations", event_fields(other.id, other.uri))
@@ -228,7 +228,7 @@ def test_location_news_may_come_before_the_artifact_and_do_not_touch_it(peer: Fa
 
 def test_a_location_and_its_deletion_inside_one_poll_leave_no_copy(peer: FakeInventory) -> None:
     row = artifact_row()
-    model_operations.insert_artifact(row, None)
+    rows.insert_artifact(row, None)
     harvest()
     peer.add("locations", event_fields(row.id, row.uri))
     peer.remove("locations", str(row.id))
@@ -283,7 +283,7 @@ def test_colliding_artifacts_converge_on_the_later_one(peer: FakeInventory, seco
         id=uuid.uuid4(), resource_id="ivo://other", name="other", last_modified=WHEN, meta_checksum="md5:x"
     )
     ours = artifact_row(data=data)
-    model_operations.insert_artifact(ours, None)
+    rows.insert_artifact(ours, None)
     SiteLocation.objects.create(artifact_id=ours.id, site=site)
     txid = Artifact.objects.get().txid
     theirs = artifact_row(content_last_modified=WHEN + timedelta(seconds=seconds))
@@ -355,12 +355,12 @@ def test_a_false_row_is_set_aside_and_the_rest_goes_on(
 )
 def test_a_row_that_contradicts_its_id_is_set_aside(peer: FakeInventory, change: dict[str, Any]) -> None:
     ours = artifact_row()
-    model_operations.insert_artifact(ours, None)
+    rows.insert_artifact(ours, None)
     before = known(ours)
     lie = replace(ours, **change, meta_modified_at=WHEN + timedelta(hours=1))
     if "uri" in change:
         lie = replace(lie, uri_bucket=artifact_row(lie.uri).uri_bucket)
-    peer.add_artifact(replace(lie, meta_checksum=model_operations.meta_checksum_of(lie)))
+    peer.add_artifact(replace(lie, meta_checksum=rules.meta_checksum_of(lie)))
     harvest()
     assert known(ours) == before
     assert HarvestRejection.objects.get().reason == "the id is known with other content"
@@ -369,7 +369,7 @@ def test_a_row_that_contradicts_its_id_is_set_aside(peer: FakeInventory, change:
 
 def test_a_tombstone_of_another_uri_is_set_aside(peer: FakeInventory) -> None:
     ours = artifact_row()
-    model_operations.insert_artifact(ours, None)
+    rows.insert_artifact(ours, None)
     peer.add("deleted-artifacts", event_fields(ours.id, "cadc:TEST/other") | {"deletedAt": stamp(WHEN)})
     harvest()
     assert known(ours) == ours
@@ -606,7 +606,7 @@ def test_a_crash_anywhere_in_a_batch_leaves_rows_and_cursor_together(
     peer: FakeInventory, lease: operations.Lease
 ) -> None:
     ours = artifact_row("cadc:TEST/0", b"old", content_last_modified=WHEN - timedelta(days=1))
-    model_operations.insert_artifact(ours, None)
+    rows.insert_artifact(ours, None)
     for number in range(3):
         peer.add_artifact(artifact_row(f"cadc:TEST/{number}"))
     peer.add_artifact(artifact_row("cadc:TEST/bad", meta_checksum="md5:" + "0" * 32))

@@ -23,8 +23,9 @@ from datamodel.models import (
     StorageLocation,
     StorageLocationEvent,
 )
-from datamodel.operations import Recorded, meta_checksum_of
+from datamodel.operations import Recorded
 from datamodel.queries import artifact_by_id, artifact_by_uri
+from datamodel.rules import meta_checksum_of
 from datamodel.uris import ArtifactUri, Namespace
 from harvest import client, exchange, operations
 from harvest.client import PageQuery, Remote

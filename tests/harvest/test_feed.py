@@ -23,6 +23,7 @@ from datamodel.identity import restamp_feed
 from datamodel.models import Artifact, HarvestConflict, InventoryIdentity, SiteLocation, StorageSite
 from datamodel.permissions import Grant
 from datamodel.positions import Cursor, read_identity
+from datamodel.rows import insert_artifact, insert_tombstone
 from datamodel.uris import ArtifactUri
 from harvest import feed
 from tests.factories import artifact_row, new_content
@@ -124,7 +125,7 @@ def test_a_cursor_does_not_go_back_when_the_newest_rows_are_gone(reader: Reader)
 def test_a_site_serves_only_what_it_stores(reader: Reader, settings: Settings) -> None:
     settings.INVENTORY_ROLE = "site"
     put("stored")
-    operations.insert_artifact(artifact_row("cadc:TEST/unstored"), None)
+    insert_artifact(artifact_row("cadc:TEST/unstored"), None)
     assert reader.uris() == {"cadc:TEST/stored"}
     settings.INVENTORY_ROLE = "global"
     assert reader.uris() == {"cadc:TEST/stored", "cadc:TEST/unstored"}
@@ -139,7 +140,7 @@ def test_namespaces_and_holder_are_or_ed(reader: Reader, settings: Settings) -> 
         for name in ("cadc:A/1", "cadc:B/held", "cadc:B/won", "cadc:B/other", "cadc:A%C3%A9")
     }
     for row in rows.values():
-        operations.insert_artifact(row, None)
+        insert_artifact(row, None)
     SiteLocation.objects.create(artifact_id=rows["cadc:B/held"].id, site=site)
     HarvestConflict.objects.create(
         uri=loser.uri,
@@ -160,8 +161,8 @@ def test_namespaces_and_holder_are_or_ed(reader: Reader, settings: Settings) -> 
 
 def test_events_without_uri_pass_every_filter(reader: Reader) -> None:
     now = datetime.now(UTC)
-    operations.insert_tombstone(uuid.uuid4(), "cadc:A/1", deleted_at=now)
-    operations.insert_tombstone(uuid.uuid4(), "cadc:B/1", deleted_at=now)
+    insert_tombstone(uuid.uuid4(), "cadc:A/1", deleted_at=now)
+    insert_tombstone(uuid.uuid4(), "cadc:B/1", deleted_at=now)
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO deleted_artifact_event (id, uri, last_modified, meta_checksum, deleted_at, txid) "

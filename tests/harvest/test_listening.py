@@ -296,6 +296,17 @@ def test_sites_trust_what_each_global_publishes_now(from_global: RemoteInventory
     assert TrustedKey.objects.count() == 2
 
 
+def test_a_global_that_is_met_for_the_first_time_is_trusted_at_once(
+    from_global: RemoteInventory, policy: Wishes, peer: FakeInventory
+) -> None:
+    peer.keys = {"one": b"1" * 32}
+    tasks.harvest_remote("peer")
+    assert set(TrustedKey.objects.values_list("name", flat=True)) == {"one"}
+    peer.keys = {"two": b"2" * 32}
+    tasks.harvest_remote("peer")
+    assert set(TrustedKey.objects.values_list("name", flat=True)) == {"one"}, "what is known is refreshed by beat"
+
+
 # --- commands
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from datamodel.models import Artifact, DeletedArtifactEvent, HarvestRejection, RemoteInventory
-from datamodel.operations import insert_artifact, insert_tombstone, meta_checksum_of
 from datamodel.queries import artifact_by_id
-from datamodel.rules import ArtifactRow
+from datamodel.rows import insert_artifact, insert_tombstone
+from datamodel.rules import ArtifactRow, meta_checksum_of
 from datamodel.uris import Namespace, namespace_filter
 from harvest import exchange
 from harvest.rules import Known, Verdict, contradicts, narrowed, outlives, uncovered, verdict_at_global, verdict_at_site

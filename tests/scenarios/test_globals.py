@@ -33,7 +33,7 @@ class Globals:
 
     def launch(self, inventory: Inventory) -> Peer:
         never = threading.Event()
-        self.federation.launch(inventory, never)
+        self.federation.launch([inventory], never)
         self.federation.await_ready([inventory], never)
         return self.peer(inventory.name)
 
@@ -48,8 +48,7 @@ def globals_(tmp_path: Path) -> Iterator[Globals]:
     federation = Federation(tmp_path, [first, alpha, beta, second, limited], said.append)
     never = threading.Event()
     try:
-        for inventory in (first, alpha, beta):
-            federation.launch(inventory, never)
+        federation.launch([first, alpha, beta], never)
         federation.await_ready([first, alpha, beta], never)
         yield Globals(federation, second, limited)
     finally:

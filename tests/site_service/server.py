@@ -81,9 +81,11 @@ class SiteProcess:
         path: str,
         body: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
+        *,
+        timeout: float = 60,
     ) -> Answer:
         """One request on a connection of its own; an iterable body is sent chunked."""
-        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             client.request(method, path, body=body, headers=dict(headers or {}))
             answer = client.getresponse()

@@ -33,6 +33,10 @@ class Command(BaseCommand):
         parser.add_argument("--no-migrate", action="store_true", help="the migrations were applied by another job")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if settings.INVENTORY_SECRET_KEY_IS_TEMPORARY:
+            raise CommandError(
+                "set INVENTORY_SECRET_KEY: it seals keys and tokens, and every process must have the same"
+            )
         if not options["no_migrate"]:
             call_command("migrate", interactive=False, verbosity=0, skip_checks=True)
         identity = ensure_identity()
@@ -80,7 +84,7 @@ def _remotes() -> list[dict[str, str]]:
     """`INVENTORY_REMOTES`: a JSON list of {name, role, url[, token]}; the token defaults to INVENTORY_REMOTE_TOKEN."""
     try:
         entries = json.loads(env.text("INVENTORY_REMOTES", "[]"))
-        complete = all({"name", "role", "url"} <= entry.keys() for entry in entries)
+        complete = isinstance(entries, list) and all({"name", "role", "url"} <= entry.keys() for entry in entries)
     except (ValueError, AttributeError, TypeError) as error:
         raise CommandError(f"INVENTORY_REMOTES is not a JSON list of objects: {error}") from error
     if not complete:

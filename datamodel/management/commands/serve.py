@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 
 class Command(BaseCommand):
@@ -21,6 +21,8 @@ class Command(BaseCommand):
         parser.add_argument("gunicorn", nargs=argparse.REMAINDER, help="arguments for gunicorn, after --")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if settings.INVENTORY_SECRET_KEY_IS_TEMPORARY:
+            raise CommandError("set INVENTORY_SECRET_KEY, the one that manage.py provision had")
         given = options["gunicorn"][1:] if options["gunicorn"][:1] == ["--"] else options["gunicorn"]
         argv = [sys.executable, "-m", "gunicorn", "-c", "python:datamodel.webserver", "--pythonpath"]
         argv += [str(settings.BASE_DIR), *given, settings.WSGI_APPLICATION.replace(".application", ":application")]

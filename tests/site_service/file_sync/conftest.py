@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 from pytest_django import Settings
 
-from datamodel import operations
+from datamodel import rows
 from datamodel.models import RemoteInventory, StorageSite
 from datamodel.rules import ArtifactRow
 from datamodel.sealing import seal
@@ -62,13 +62,14 @@ class Federation:
         row = artifact_row(uri, content)
         for site in holders or (self.alpha,):
             site.hold(uri, content, row.id)
-        operations.insert_artifact(row, None)
+        rows.insert_artifact(row, None)
         return row
 
     def tick(self, *, batches: int = 1) -> list[BatchResult]:
         """What a beat and its messages do: find, claim, carry."""
         scan.note_missing()
-        return [sync_batch(lease=lease, store=self.store) for lease in attempts.claim(batches=batches)]
+        results = [sync_batch(lease=lease, store=self.store) for lease in attempts.claim(batches=batches)]
+        return [result for result in results if result is not None]
 
 
 @pytest.fixture

@@ -147,6 +147,23 @@ def test_refused_sender_sees_the_status_though_it_is_still_sending(live: SitePro
         assert live.request("PUT", PATH, b"x" * (MIB - 1), headers).status == status
 
 
+def test_content_that_turns_out_too_large_is_413_and_nothing_stays(
+    django_db_setup: None, tmp_path: Path, token: str
+) -> None:
+    site = SiteProcess(tmp_path, free_port(), {"INVENTORY_MAX_CONTENT_BYTES": str(MIB)})
+    site.start()
+    try:
+        for body in (iter([b"x" * MIB, b"x", b"x" * MIB]), b"x" * 2 * MIB):
+            answer = site.request("PUT", PATH, body, AUTH | {"User-Agent": "cadcutils"})
+            assert answer.status == 413
+            assert answer.body.startswith(str(MIB).encode())
+        assert site.request("PUT", PATH, b"x" * MIB, AUTH).status == 201
+        assert stored_objects(site) == 1
+        assert not temporary_files(site)
+    finally:
+        site.stop()
+
+
 def test_connection_is_usable_after_a_refusal(live: SiteProcess) -> None:
     with live.connect() as connection:
         connection.sendall(f'{HEAD}Content-Length: 5\r\nIf-Match: "x"\r\n\r\nhello'.encode())
@@ -297,3 +314,74 @@ def test_put_transaction_survives_kill_9_and_restart(own_site: SiteProcess) -> N
     assert own_site.request("PUT", PATH, b"world", identity).status == 202
     assert own_site.request("PUT", PATH, b"", identity | {"x-put-txn-op": "commit"}).status == 201
     assert own_site.request("GET", PATH, headers=AUTH).body == b"helloworld"
+
+
+def test_two_first_puts_at_once_with_if_none_match_give_one_winner(live: SiteProcess) -> None:
+    head = f"{HEAD}If-None-Match: *\r\nContent-Length: 4\r\n\r\n".encode()
+    before = stored_objects(live)
+    with live.connect() as one, live.connect() as two:
+        # Both have passed every early check when the first byte of each has reached its temporary file or waits for more.
+        one.sendall(head + b"on")
+        two.sendall(head + b"tw")
+        wait_for(lambda: len(temporary_files(live)) == 2)
+        one.sendall(b"e!")
+        first = answer_status(one)
+        two.sendall(b"o!")
+        second = answer_status(two)
+    assert (first, second) == (201, 412)
+    assert live.request("GET", PATH, headers=AUTH).body == b"one!"
+    assert stored_objects(live) == before + 2
+    assert ObsoleteStorageLocation.objects.count() == 1
+
+
+def test_transfers_hold_no_database_connection(django_db_setup: None, tmp_path: Path, token: str) -> None:
+    site = SiteProcess(tmp_path, free_port(), {"INVENTORY_DATABASE_POOL": "1"})
+    site.start()
+    try:
+        assert site.request("PUT", PATH, b"x" * 16 * MIB, AUTH).status == 201
+        with site.connect() as putting, site.connect() as getting:
+            putting.sendall(f"{HEAD}Content-Length: 1000\r\n\r\nxx".encode())
+            getting.sendall(HEAD.replace("PUT", "GET").encode() + b"\r\n")
+            assert getting.recv(12) == b"HTTP/1.1 200"
+            wait_for(lambda: bool(temporary_files(site)))
+            for _ in range(3):
+                assert site.request("HEAD", PATH, headers=AUTH).status == 200
+    finally:
+        site.stop()
+
+
+def test_stalled_reader_gives_its_thread_back(own_site: SiteProcess) -> None:
+    own_site.request("PUT", PATH, b"x" * 32 * MIB, AUTH)
+    with own_site.connect() as reader:
+        reader.sendall(HEAD.replace("PUT", "GET").encode() + b"\r\n")
+        assert reader.recv(12) == b"HTTP/1.1 200"
+        worker = worker_of(own_site)
+        wait_for(lambda: not [file for file in worker.open_files() if "/objects/" in file.path])
+
+
+def test_sigterm_lets_a_running_put_finish(own_site: SiteProcess) -> None:
+    with own_site.connect() as connection:
+        connection.sendall(f"{HEAD}Content-Length: 10\r\n\r\nhello".encode())
+        wait_for(lambda: bool(temporary_files(own_site)))
+        assert own_site.process is not None
+        own_site.process.terminate()
+        wait_for(lambda: not accepts(own_site))
+        connection.sendall(b"world")
+        assert answer_status(connection) == 201
+    own_site.stop()
+    own_site.start()
+    assert own_site.request("GET", PATH, headers=AUTH).body == b"helloworld"
+
+
+def accepts(site: SiteProcess) -> bool:
+    try:
+        site.request("OPTIONS", "/files/", timeout=1)
+    except OSError:
+        return False
+    return True
+
+
+def test_empty_file_comes_back_empty(live: SiteProcess) -> None:
+    assert live.request("PUT", PATH, b"", AUTH | {"Content-Length": "0"}).status == 201
+    got = live.request("GET", PATH, headers=AUTH)
+    assert (got.status, got.body, got.headers["Content-Length"]) == (200, b"", "0")

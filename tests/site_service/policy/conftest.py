@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from datamodel import operations
+from datamodel import operations, rows
 from datamodel.models import InventoryIdentity
 from datamodel.rules import ArtifactRow
 from datamodel.uris import ArtifactUri
@@ -26,7 +26,7 @@ def know(inventory: InventoryIdentity) -> Know:
                 operations.detach_location(artifact_id=row.id)
             return row
         row = artifact_row(uri, uri.encode())
-        operations.insert_artifact(row, None)
+        rows.insert_artifact(row, None)
         return row
 
     return make

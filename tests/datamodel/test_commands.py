@@ -1,0 +1,241 @@
+"""The commands an operator types, as an operator types them, and what provisioning does twice."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.management import CommandError, call_command
+from pytest_django import Settings
+
+from datamodel import auth, embedded, sealing
+from datamodel.embedded import EmbeddedServers
+from datamodel.identity import switch_site
+from datamodel.models import ApiToken, InventoryIdentity, PreauthKeyPair, RemoteInventory, StorageSite
+from datamodel.permissions import ALL_GRANTS, Grant
+
+PROJECT = Path(__file__).parents[2]
+
+
+def run(name: str, *argv: str) -> str:
+    out = io.StringIO()
+    call_command(name, *argv, stdout=out)
+    return out.getvalue().strip()
+
+
+# --- create_token
+
+
+def test_a_token_is_printed_once_and_works(inventory: InventoryIdentity) -> None:
+    secret = run("create_token", "pipeline", "--grant", "read", "--grant", "write", "--days", "2")
+    assert auth._token_callers.get(secret).grants == {Grant.READ, Grant.WRITE}
+    token = ApiToken.objects.get()
+    assert token.expires_at is not None
+    assert (token.expires_at - token.created_at).days == 2
+
+
+def test_all_means_every_grant(inventory: InventoryIdentity) -> None:
+    assert auth._token_callers.get(run("create_token", "root", "--grant", "all")).grants == ALL_GRANTS
+
+
+def test_a_token_is_replaced_only_when_asked(inventory: InventoryIdentity) -> None:
+    first = run("create_token", "a", "--grant", "read")
+    with pytest.raises(CommandError, match="--replace"):
+        run("create_token", "a", "--grant", "write")
+    second = run("create_token", "a", "--grant", "write", "--replace")
+    assert first != second
+    assert ApiToken.objects.get().grants == ["write"]
+
+
+@pytest.mark.parametrize("argv", [["a"], ["a", "--grant", "root"], ["a", "--grant", "read", "--days", "0"]])
+def test_a_token_needs_grants_that_exist_and_time(inventory: InventoryIdentity, argv: list[str]) -> None:
+    with pytest.raises(CommandError):
+        run("create_token", *argv)
+    assert not ApiToken.objects.exists()
+
+
+# --- add_remote
+
+
+def test_a_remote_is_added_and_changed_and_keeps_its_token(
+    inventory: InventoryIdentity, tmp_path: Path, site: StorageSite
+) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    argv = ["g", "https://g.example/base/", "--role", "global"]
+    assert run("add_remote", *argv, "--token-file", str(tmp_path / "token")) == "global g at https://g.example/base"
+    RemoteInventory.objects.update(inventory_id=site.id, site=site)
+    run("add_remote", *argv)
+    remote = RemoteInventory.objects.get()
+    assert sealing.unseal(remote.token) == b"secret"
+    assert (remote.inventory_id, remote.site_id) == (site.id, site.id)
+    run("add_remote", "g", "https://elsewhere.example", "--role", "global")
+    remote.refresh_from_db()
+    assert (remote.inventory_id, remote.site_id) == (None, None)
+
+
+def test_the_token_may_come_from_standard_input(inventory: InventoryIdentity, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("piped\n"))
+    run("add_remote", "g", "https://g.example", "--role", "global", "--token-file", "-")
+    assert sealing.unseal(RemoteInventory.objects.get().token) == b"piped"
+
+
+def test_what_cannot_be_a_remote_is_refused(inventory: InventoryIdentity, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    refused = [
+        (["g", "g.example", "--role", "global"], "is not a base URL"),
+        (["g", "https://g.example", "--role", "moon"], "invalid choice"),
+        (["g", "https://g.example", "--role", "site", "--token-file", str(tmp_path / "none")], "No such file"),
+        (["g", "https://g.example", "--role", "site", "--token-file", str(tmp_path / "empty")], "holds no token"),
+    ]
+    for argv, complaint in refused:
+        with pytest.raises(CommandError, match=complaint):
+            run("add_remote", *argv)
+    assert not RemoteInventory.objects.exists()
+
+
+# --- provision
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> pytest.MonkeyPatch:
+    settings.PROVISION_STEPS = []
+    monkeypatch.setenv("INVENTORY_OPERATOR_TOKEN", "operator-secret")
+    monkeypatch.setenv("INVENTORY_ADMIN_USER", "admin")
+    monkeypatch.setenv("INVENTORY_ADMIN_PASSWORD", "first-password")
+    monkeypatch.setenv("INVENTORY_REMOTE_TOKEN", "remote-secret")
+    monkeypatch.setenv("INVENTORY_REMOTES", json.dumps([{"name": "g", "role": "global", "url": "http://g/x/"}]))
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("transactional_db", "environment")
+def test_provisioning_makes_everything_and_a_repeat_changes_nothing() -> None:
+    run("provision")
+    site, user = StorageSite.objects.get(), get_user_model().objects.get()
+    assert auth._token_callers.get("operator-secret").grants == ALL_GRANTS
+    assert user.check_password("first-password")
+    user.set_password("changed by its owner")
+    user.save()
+    run("provision", "--no-migrate")
+    again = StorageSite.objects.get()
+    assert (again.id, again.txid) == (site.id, site.txid)
+    assert get_user_model().objects.get().check_password("changed by its owner")
+    remote = RemoteInventory.objects.get()
+    assert (remote.name, remote.url, sealing.unseal(remote.token)) == ("g", "http://g/x", b"remote-secret")
+    assert not PreauthKeyPair.objects.exists()
+
+
+@pytest.mark.parametrize("command", ["provision", "serve"])
+def test_without_a_secret_key_that_all_processes_share_nothing_is_sealed_or_served(
+    settings: Settings, command: str
+) -> None:
+    settings.INVENTORY_SECRET_KEY_IS_TEMPORARY = True
+    with pytest.raises(CommandError, match="INVENTORY_SECRET_KEY"):
+        run(command)
+
+
+@pytest.mark.usefixtures("transactional_db", "environment")
+def test_a_switch_thrown_in_the_admin_survives_the_next_start() -> None:
+    run("provision", "--no-migrate")
+    switch_site(site_id=StorageSite.objects.get().id, allow_read=True, allow_write=False)
+    run("provision", "--no-migrate")
+    assert StorageSite.objects.get().allow_write is False
+
+
+@pytest.mark.usefixtures("transactional_db", "environment")
+def test_a_global_gets_one_signing_key_and_no_site(settings: Settings) -> None:
+    settings.INVENTORY_ROLE = "global"
+    run("provision", "--no-migrate")
+    run("provision", "--no-migrate")
+    assert PreauthKeyPair.objects.count() == 1
+    assert not StorageSite.objects.exists()
+
+
+BAD_REMOTES = ["x", "{}", "[1]", '[{"name": "g"}]', '[{"name": "g", "role": "moon", "url": "http://g"}]', "5"]
+
+
+@pytest.mark.usefixtures("transactional_db")
+@pytest.mark.parametrize("text", [*BAD_REMOTES, '[{"name": "g", "role": "site", "url": "g"}]'])
+def test_remotes_that_make_no_sense_are_refused(environment: pytest.MonkeyPatch, text: str) -> None:
+    environment.setenv("INVENTORY_REMOTES", text)
+    with pytest.raises(CommandError, match="INVENTORY_REMOTES"):
+        run("provision", "--no-migrate")
+
+
+# --- serve
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def get(url: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+@pytest.mark.parametrize("role", ["site", "global"])
+def test_each_role_is_provisioned_served_below_its_base_path_and_stopped_by_a_signal(role: str, tmp_path: Path) -> None:
+    servers: EmbeddedServers = embedded.start(tmp_path / "servers", durable=False)
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "TMPDIR"}} | {
+        **servers.environment,
+        "INVENTORY_ROLE": role,
+        "INVENTORY_NAME": "under-test",
+        "INVENTORY_BASE_PATH": "/deep/er",
+        "INVENTORY_PUBLIC_URL": f"http://127.0.0.1:{port}/deep/er",
+        "INVENTORY_BIND": f"127.0.0.1:{port}",
+        "INVENTORY_SECRET_KEY": "k" * 60,
+        "INVENTORY_STORAGE_DIR": str(tmp_path / "store"),
+        "INVENTORY_READINESS_SECONDS": "2",
+    }
+    command = [sys.executable, "manage.py"]
+    try:
+        subprocess.run([*command, "provision"], cwd=PROJECT, env=environment, check=True, capture_output=True)
+        server = subprocess.Popen([*command, "serve"], cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True)
+        base = f"http://127.0.0.1:{port}/deep/er"
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and server.poll() is None:
+            try:
+                status, body = get(f"{base}/readyz")
+                if status == 200:
+                    break
+            except urllib.error.URLError:
+                time.sleep(0.1)
+        assert (status, body) == (200, b'{"ready": true}')
+        assert get(f"{base}/livez")[0] == 200
+        assert get(f"http://127.0.0.1:{port}/livez")[0] == 404
+        assert b"under-test" in get(f"{base}/")[1]
+        assert get(f"{base}/static/datamodel/inventory.css")[0] == 200
+        assert get(f"{base}/static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js")[0] == 200
+        assert get(f"{base}/admin/login/")[0] == 200
+        assert b"url: /deep/er\n" in get(f"{base}/schema")[1]
+        embedded.stop(servers.directory)
+        status, body = get(f"{base}/readyz")
+        assert status == 503
+        assert "database" in json.loads(body)["failing"].split(",")
+        assert get(f"{base}/livez")[0] == 200
+        assert get(f"{base}/availability?detail=min")[0] == 503
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(timeout=60) == 0
+    finally:
+        if server.poll() is None:
+            server.kill()
+        server.communicate()
+        embedded.stop(servers.directory)
