@@ -44,7 +44,7 @@ from datamodel.models import (
 from datamodel.permissions import Grant
 from datamodel.uris import prefix_upper_bound
 
-admin.site.site_header = f"{settings.INVENTORY_NAME} · {settings.INVENTORY_ROLE}"
+admin.site.site_header = " · ".join(dict.fromkeys([settings.INVENTORY_NAME, settings.INVENTORY_ROLE]))
 admin.site.site_title = settings.INVENTORY_NAME
 admin.site.index_title = "Inventory"
 admin.site.site_url = f"/{settings.INVENTORY_BASE_PATH}"

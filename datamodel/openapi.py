@@ -1,7 +1,7 @@
 """The OpenAPI document: what REST framework's views say of themselves, completed by what plain views' modules say.
 
-A feature describes plain views in a module `schema.py` (named in INVENTORY_SCHEMA_MODULES) with `PATHS`, path items by path
-without base path, and optionally `SCHEMAS` and `TAGS` (name → description).
+A feature describes plain views in a module `schema.py` (named in INVENTORY_SCHEMA_MODULES) with any of `PATHS` (path items by
+path without base path), `SCHEMAS` and `TAGS` (name → description).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def complete_schema(result: dict[str, Any], generator: Any, request: Any, public
     components = result.setdefault("components", {})
     for name in settings.INVENTORY_SCHEMA_MODULES:
         module = import_module(name)
-        _add_paths(result["paths"], module.PATHS)
+        _add_paths(result["paths"], getattr(module, "PATHS", {}))
         components.setdefault("schemas", {}).update(getattr(module, "SCHEMAS", {}))
         tags |= getattr(module, "TAGS", {})
     _add_security(components, generator)

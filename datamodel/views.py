@@ -24,7 +24,14 @@ from datamodel.permissions import Grant, require_any
 from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
 
 _METRICS_GRANTS = (Grant.READ, Grant.HARVEST, Grant.OPERATE)
-_COUNTS = (("Artifacts", "artifact"), ("Stored here", "storage_location"), ("Sites", "storage_site"))
+_COUNTS = {
+    "site": (
+        ("Artifacts known", "artifact"),
+        ("Stored here", "storage_location"),
+        ("Kept for a while", "retired_artifact"),
+    ),
+    "global": (("Artifacts", "artifact"), ("Copies", "site_location"), ("Sites", "storage_site")),
+}
 
 
 @never_cache
@@ -92,9 +99,8 @@ def capabilities(request: HttpRequest) -> HttpResponse:
 def landing(request: HttpRequest) -> HttpResponse:
     """What this is and where to go from here; counts are shown to those who may read."""
     caller = authenticate(request)
-    counts = (
-        [(label, f"{queries.row_count(table):,}") for label, table in _COUNTS] if Grant.READ in caller.grants else []
-    )
+    wanted = _COUNTS[settings.INVENTORY_ROLE] if Grant.READ in caller.grants else ()
+    counts = [(label, f"{queries.row_count(table):,}") for label, table in wanted]
     facts = {"settings": settings, "caller": caller, "counts": counts, "report": health.current_state()}
     response = render(request, "datamodel/landing.html", facts)
     response["Content-Security-Policy"] = PAGE_POLICY

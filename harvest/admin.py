@@ -58,6 +58,13 @@ class RemoteInventoryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the s
         saved = remotes.save_remote(name=obj.name, role=obj.role, url=obj.url, token=token, enabled=obj.enabled)
         obj.pk = saved.pk
 
+    def get_deleted_objects(
+        self, objs: Any, request: HttpRequest
+    ) -> tuple[list[Any], dict[Any, int], set[Any], list[Any]]:
+        # Cursors, keys and findings of a peer go with it, though none of them can be deleted by itself.
+        to_delete, counts, _, protected = super().get_deleted_objects(objs, request)
+        return list(to_delete), counts, set(), list(protected)
+
     @admin.action(description="Harvest the selected inventories now", permissions=["change"])
     def harvest_now(self, request: HttpRequest, queryset: QuerySet[RemoteInventory]) -> None:
         for remote in queryset:
@@ -71,7 +78,7 @@ class RemoteInventoryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the s
 
 @admin.register(HarvestState)
 class HarvestStateAdmin(TableAdmin):
-    list_display = ["remote", "name", "selector", "is_complete", "rows", "cur_txid", "cur_last_modified", "updated_at"]
+    list_display = ["remote", "name", "selector", "is_complete", "rows", "updated_at"]
     list_display_links = ["name"]
     list_select_related = ["remote"]
     list_filter = ["remote", "name", "is_complete"]

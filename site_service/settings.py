@@ -42,6 +42,7 @@ INVENTORY_SYNC_POLICY = env.text("INVENTORY_SYNC_POLICY", "[]")
 INVENTORY_SCHEMA_MODULES = [
     *INVENTORY_SCHEMA_MODULES,
     "site_service.files.schema",
+    "site_service.policy.schema",
     "site_service.file_sync.schema",
 ]
 INVENTORY_METRICS_MODULES = [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rest_framework import serializers
 
+TAGS = {"policy": "What this site wants, by namespace."}
+
 
 class PolicyRuleSerializer(serializers.Serializer[object]):
     """One rule: the longest namespace that a uri lies under decides; higher priorities are pulled earlier."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -34,14 +35,21 @@ def environment_variables() -> set[str]:
 
 
 def metric_names() -> set[str]:
-    """Names of metrics as Prometheus shows them."""
-    return {
-        f"{name}{suffix}"
-        for tree in modules().values()
-        for function, suffix in _METRICS.items()
-        for name in _first_arguments(tree, function)
-        if name.startswith("inventory")
-    }
+    """Names of metrics as Prometheus shows them; in a metrics module every word of the form is one."""
+    kinds: dict[str, str] = {}
+    for path, tree in modules().items():
+        if path.name == "metrics.py":
+            kinds |= {
+                word: "" for word in _texts(list(_expressions(tree))) if re.fullmatch("inventory_[a-z0-9_]+", word)
+            }
+    for tree in modules().values():
+        for function, suffix in _METRICS.items():
+            kinds |= {name: suffix for name in _first_arguments(tree, function) if name.startswith("inventory")}
+    return {f"{name}{suffix}" for name, suffix in kinds.items()}
+
+
+def _expressions(tree: ast.Module) -> Iterator[ast.expr]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.expr))
 
 
 def queue_names() -> set[str]:

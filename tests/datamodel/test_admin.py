@@ -218,6 +218,17 @@ def test_streams_are_rewound_and_findings_marked_as_seen(operator: Client) -> No
     assert datetime.now(UTC) - conflict.seen_at < timedelta(minutes=1)
 
 
+@pytest.mark.usefixtures("rows")
+def test_a_peer_is_forgotten_with_its_cursors_and_keys(operator: Client) -> None:
+    remote = RemoteInventory.objects.get()
+    address = page(RemoteInventory, "delete", remote.pk)
+    assert b"cannot" not in operator.get(address).content
+    assert operator.post(address, {"post": "yes"}).status_code == 302
+    assert not RemoteInventory.objects.exists()
+    assert not HarvestState.objects.exists()
+    assert not TrustedKey.objects.exists()
+
+
 def test_a_peer_is_harvested_when_an_operator_asks(operator: Client, settings: Settings) -> None:
     for name in ("g", "off"):
         remotes.save_remote(name=name, role="global", url="https://g.example", token="", enabled=name == "g")
