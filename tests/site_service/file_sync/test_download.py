@@ -179,7 +179,9 @@ def test_when_some_source_may_work_later_the_failure_is_retryable(alpha: FakeSit
         content_of(Download(what, sources(what, alpha, gamma), LIMITS))
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "http:///x", "/x", "http://127.0.0.1:1/x"])
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1/x", "http:///x", "/x", "http://127.0.0.1:1/x", "http://a:99999/x", "http://[a/x"]
+)
 def test_a_url_that_leads_nowhere_is_a_failure_of_its_source(url: str) -> None:
     with pytest.raises(RemoteError, match="alpha"):
         content_of(Download(wanted(), [Source(url, "alpha")], LIMITS))
