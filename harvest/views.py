@@ -107,7 +107,7 @@ def _wait(epoch: str, after: int, wait: float) -> News:
         found = feed.read_news(epoch, after)
         connection.close()
         left = deadline - time.monotonic()
-        if found.streams or left <= 0:
+        if found.streams or left <= 0 or news.is_closing:
             return found
         if found.is_pending:
             news.wait(seen, min(pause, left))
