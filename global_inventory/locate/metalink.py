@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from xml.sax.saxutils import escape, quoteattr
 
-from datamodel.checksums import Checksum
+from datamodel.representation import checksums_of
 from datamodel.rules import ArtifactRow
 from datamodel.uris import ArtifactUri
 from global_inventory.locate.operations import Offer
@@ -22,14 +22,6 @@ def link_header(offers: Sequence[Offer], *, metalink_url: str) -> str:
     links = [f"<{offer.url}>; rel=duplicate; pri={place}" for place, offer in enumerate(offers[1:_LINKED_COPIES], 2)]
     links.append(f'<{metalink_url}>; rel=describedby; type="{MEDIA_TYPE}"')
     return ", ".join(links)
-
-
-def checksums_of(artifact: ArtifactRow) -> list[Checksum]:
-    """SHA-256 first, if known."""
-    known = [Checksum.parse(artifact.content_checksum)]
-    if artifact.content_sha256 is not None and known[0].algorithm != "sha-256":
-        known.insert(0, Checksum.from_bytes("sha-256", artifact.content_sha256))
-    return known
 
 
 def metalink_document(artifact: ArtifactRow, offers: Sequence[Offer]) -> str:

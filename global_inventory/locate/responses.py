@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
-from urllib.parse import quote
 
 from django.conf import settings
 from django.http import HttpResponse
 from django.utils.encoding import iri_to_uri
-from django.utils.http import http_date
 
-from datamodel.checksums import structured_digest
+from datamodel.representation import checksums_of, content_disposition, set_artifact_headers, set_digests
 from datamodel.rules import ArtifactRow
 from datamodel.uris import ArtifactUri
 from datamodel.wire import artifact_item, time_text
-from global_inventory.locate.metalink import MEDIA_TYPE, checksums_of, link_header, metalink_document, safe_name
+from global_inventory.locate.metalink import MEDIA_TYPE, link_header, metalink_document, safe_name
 from global_inventory.locate.operations import Negotiated
 
-_NOT_IN_FALLBACK = re.compile(r"[^ !#$&'()+,\-.0-9:;<=>?@A-Z\[\]^_`a-z{|}~]")
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # Signed URLs are the caller's own and do not last.
 _PRIVATE = "private, no-store"
 
@@ -50,7 +44,7 @@ def negotiated_json(negotiated: Negotiated) -> str:
 def get_redirect(negotiated: Negotiated, artifact: ArtifactRow, query: str) -> HttpResponse:
     """303 to the best copy; links to the others, and the digests that all of them share (RFC 6249)."""
     response = _redirect(303, negotiated, query)
-    set_digests(response, artifact)
+    set_digests(response, checksums_of(artifact), _known(artifact))
     response["Link"] = link_header(negotiated.offers, metalink_url=metalink_url(negotiated.uri))
     response["Vary"] = "Accept"
     return response
@@ -64,7 +58,7 @@ def write_redirect(negotiated: Negotiated, query: str) -> HttpResponse:
 def metalink_response(negotiated: Negotiated, artifact: ArtifactRow) -> HttpResponse:
     """The Metalink document of all copies."""
     response = HttpResponse(metalink_document(artifact, negotiated.offers), content_type=MEDIA_TYPE)
-    response["Content-Disposition"] = content_disposition(f"{safe_name(negotiated.uri)}.meta4", kind="attachment")
+    response["Content-Disposition"] = content_disposition("attachment", f"{safe_name(negotiated.uri)}.meta4")
     response["Cache-Control"] = _PRIVATE
     response["Vary"] = "Accept"
     return response
@@ -73,35 +67,14 @@ def metalink_response(negotiated: Negotiated, artifact: ArtifactRow) -> HttpResp
 def head_response(artifact: ArtifactRow) -> HttpResponse:
     """What a site's HEAD would say, from the rows known here (reference 2.3)."""
     response = HttpResponse()
-    del response["Content-Type"]
-    set_digests(response, artifact)
-    response["x-artifact-id"] = str(artifact.id)
-    response["ETag"] = artifact.etag
-    response["Last-Modified"] = http_date(artifact.content_last_modified.timestamp())
-    response["Accept-Ranges"] = "bytes"
+    set_artifact_headers(response, artifact, _known(artifact))
     response["Content-Length"] = str(artifact.content_length)
-    response["Content-Disposition"] = content_disposition(ArtifactUri(artifact.uri).filename)
-    response["Cache-Control"] = "no-cache" if settings.INVENTORY_ANONYMOUS_READ else "private, no-cache"
-    if artifact.content_type:
-        response["Content-Type"] = artifact.content_type
-    if artifact.content_encoding:
-        response["Content-Encoding"] = artifact.content_encoding
+    response["Content-Disposition"] = content_disposition("inline", ArtifactUri(artifact.uri).filename)
     return response
 
 
-def set_digests(response: HttpResponse, artifact: ArtifactRow) -> None:
-    """`Digest` with one value for existing clients, `Repr-Digest` with all that are known."""
-    checksums = checksums_of(artifact)
-    response["Digest"] = f"{checksums[-1].algorithm}={checksums[-1].base64}"
-    response["Repr-Digest"] = structured_digest(checksums)
-
-
-def content_disposition(filename: str, *, kind: str = "inline") -> str:
-    """RFC 6266 for any name: an ASCII form that every client reads, and the exact one where that differs."""
-    shown = "".join("_" if unicodedata.category(c) in _UNSEEN else c for c in filename)
-    fallback = _NOT_IN_FALLBACK.sub("_", shown)
-    value = f'{kind}; filename="{fallback}"'
-    return value if fallback == shown else f"{value}; filename*=UTF-8''{quote(shown, safe='!#$&+-.^_`|~')}"
+def _known(artifact: ArtifactRow) -> list[str]:
+    return [checksum.algorithm for checksum in checksums_of(artifact)]
 
 
 def metalink_url(uri: ArtifactUri) -> str:

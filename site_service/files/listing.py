@@ -21,12 +21,12 @@ from django.views.decorators.csrf import csrf_exempt
 from datamodel.auth import authenticate
 from datamodel.errors import InvalidRequestError
 from datamodel.permissions import Grant, require
+from datamodel.representation import checksums_of
 from datamodel.rules import ArtifactRow
 from datamodel.uris import Namespace
 from datamodel.wire import artifact_item
 from site_service.files import queries
 from site_service.files.queries import Entry, Listed
-from site_service.files.responses import checksums_of
 from site_service.files.rules import quote_name
 
 MAX_LIMIT = 10_000

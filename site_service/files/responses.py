@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import secrets
-import unicodedata
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.utils.http import http_date
 
-from datamodel.checksums import Checksum, structured_digest
+from datamodel.checksums import Checksum
 from datamodel.positions import position_of
+from datamodel.representation import checksums_of, content_disposition, set_artifact_headers, set_digests
 from datamodel.rules import ArtifactRow
 from datamodel.uris import ArtifactUri
 from site_service.files import rules
@@ -26,7 +24,6 @@ POSITION_HEADER = "x-inventory-position"
 
 # A served file must never act in our origin, whatever it claims to be.
 CONTENT_SECURITY = "sandbox; default-src 'none'; frame-ancestors 'none'"
-_NOT_IN_FALLBACK = re.compile(r"[^ !#$&'()+,\-.0-9:;<=>?@A-Z\[\]^_`a-z{|}~]")
 _URI_SAFE = "/:+,=@!~*'()"
 
 
@@ -40,26 +37,6 @@ class StoredFileResponse(StreamingHttpResponse):
             self.block_size = BLOCK_SIZE
 
 
-def set_artifact_headers(response: HttpResponseBase, artifact: ArtifactRow, *, wanted: str | None = None) -> None:
-    """What HEAD and GET say of an artifact (reference 2.3), but for length and disposition."""
-    checksums = checksums_of(artifact)
-    response["x-artifact-id"] = str(artifact.id)
-    _set_digests(response, checksums, wanted)
-    response["ETag"] = artifact.etag
-    response["Last-Modified"] = http_date(artifact.content_last_modified.timestamp())
-    response["Accept-Ranges"] = "bytes"
-    set_metadata(response, artifact.content_type, artifact.content_encoding)
-
-
-def set_metadata(response: HttpResponseBase, content_type: str | None, content_encoding: str | None) -> None:
-    """Type and encoding as they were given; none at all if none was."""
-    del response["Content-Type"]
-    if content_type:
-        response["Content-Type"] = content_type
-    if content_encoding:
-        response["Content-Encoding"] = content_encoding
-
-
 def set_serving_headers(response: HttpResponseBase, artifact: ArtifactRow, filename: str | None) -> None:
     """What a browser and a cache need to know when they get the bytes."""
     name = filename or ArtifactUri(artifact.uri).filename
@@ -67,44 +44,17 @@ def set_serving_headers(response: HttpResponseBase, artifact: ArtifactRow, filen
     response["Content-Disposition"] = content_disposition(kind, name)
     response["Content-Security-Policy"] = CONTENT_SECURITY
     response["X-Content-Type-Options"] = "nosniff"
-    # Content may be replaced at any time, and most of it is not for everybody: ask again, with the entity tag.
-    response["Cache-Control"] = "no-cache" if settings.INVENTORY_ANONYMOUS_READ else "private, no-cache"
 
 
-def content_disposition(kind: str, filename: str) -> str:
-    """RFC 6266, for any name: an ASCII form that every client reads, and the exact one where that differs."""
-    shown = "".join("_" if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else char for char in filename)
-    shown = shown.replace("/", "_").replace("\\", "_")
-    fallback = _NOT_IN_FALLBACK.sub("_", shown)
-    value = f'{kind}; filename="{fallback}"'
-    if fallback == shown:
-        return value
-    exact = quote(shown, safe="!#$&+-.^_`|~")
-    return f"{value}; filename*=UTF-8''{exact}"
-
-
-def checksums_of(artifact: ArtifactRow) -> list[Checksum]:
-    """SHA-256 first, if known."""
-    known = [Checksum.parse(artifact.content_checksum)]
-    if artifact.content_sha256 is not None and known[0].algorithm != "sha-256":
-        known.insert(0, Checksum.from_bytes("sha-256", artifact.content_sha256))
-    return known
-
-
-def _set_digests(response: HttpResponseBase, checksums: Sequence[Checksum], wanted: str | None) -> None:
-    by_name = {checksum.algorithm: checksum for checksum in checksums}
-    # One value, for existing clients: the checksum that the federation compares.
-    federated = by_name.get(settings.INVENTORY_CONTENT_ALGORITHM) or checksums[-1]
-    response["Digest"] = f"{federated.algorithm}={federated.base64}"
-    chosen = rules.wanted_algorithms(wanted, list(by_name))
-    if chosen:
-        response["Repr-Digest"] = structured_digest([by_name[name] for name in chosen])
+def _wanted(request: HttpRequest, artifact: ArtifactRow) -> list[str]:
+    available = [checksum.algorithm for checksum in checksums_of(artifact)]
+    return rules.wanted_algorithms(request.headers.get("Want-Repr-Digest"), available)
 
 
 def head_response(request: HttpRequest, artifact: ArtifactRow, filename: str | None) -> HttpResponse:
     """All that GET would say, without the bytes."""
     response = HttpResponse()
-    set_artifact_headers(response, artifact, wanted=request.headers.get("Want-Repr-Digest"))
+    set_artifact_headers(response, artifact, _wanted(request, artifact))
     set_serving_headers(response, artifact, filename)
     response["Content-Length"] = str(artifact.content_length)
     return response
@@ -116,7 +66,6 @@ def not_modified_response(artifact: ArtifactRow) -> HttpResponse:
     set_artifact_headers(response, artifact)
     for name in ("Content-Type", "Content-Encoding", "Digest", "Repr-Digest"):
         del response[name]
-    response["Cache-Control"] = "no-cache" if settings.INVENTORY_ANONYMOUS_READ else "private, no-cache"
     return response
 
 
@@ -125,7 +74,7 @@ def whole_response(
 ) -> HttpResponseBase:
     """200 with all bytes."""
     response = StoredFileResponse(content, status=200, is_file=is_file)
-    set_artifact_headers(response, artifact, wanted=request.headers.get("Want-Repr-Digest"))
+    set_artifact_headers(response, artifact, _wanted(request, artifact))
     set_serving_headers(response, artifact, filename)
     response["Content-Length"] = str(artifact.content_length)
     return response
@@ -136,7 +85,7 @@ def range_response(
 ) -> HttpResponseBase:
     """206 with one range; the digests are those of the whole."""
     response = StoredFileResponse(content, status=206, is_file=is_file)
-    set_artifact_headers(response, artifact, wanted=request.headers.get("Want-Repr-Digest"))
+    set_artifact_headers(response, artifact, _wanted(request, artifact))
     set_serving_headers(response, artifact, filename)
     response["Content-Length"] = str(span.length)
     response["Content-Range"] = _content_range(span, artifact.content_length)
@@ -151,7 +100,7 @@ def multipart_response(
 ) -> HttpResponseBase:
     """206 with several ranges as multipart/byteranges."""
     response = StreamingHttpResponse(parts, status=206)
-    set_artifact_headers(response, artifact, wanted=request.headers.get("Want-Repr-Digest"))
+    set_artifact_headers(response, artifact, _wanted(request, artifact))
     set_serving_headers(response, artifact, filename)
     response["Content-Type"] = f"multipart/byteranges; boundary={parts.boundary}"
     response["Content-Length"] = str(parts.length)
@@ -206,7 +155,7 @@ def created_response(artifact: ArtifactRow, txid: int) -> HttpResponse:
     """201 after a PUT or the commit of a put transaction."""
     response = empty_response(201)
     response["x-artifact-id"] = str(artifact.id)
-    _set_digests(response, checksums_of(artifact), None)
+    set_digests(response, checksums_of(artifact))
     response["ETag"] = artifact.etag
     response["Location"] = f"{settings.INVENTORY_PUBLIC_URL}/files/{quote(artifact.uri, safe=_URI_SAFE)}"
     response[POSITION_HEADER] = str(position_of(txid))
@@ -239,7 +188,7 @@ def transaction_response(
         response["x-put-segment-maxbytes"] = str(segment[1])
     if transaction.length:
         checksums = [Checksum(name, digits) for name, digits in sorted(transaction.checksums.items(), reverse=True)]
-        _set_digests(response, checksums, None)
+        set_digests(response, checksums)
     return response
 
 

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
-from datamodel import auth
+from datamodel import auth, representation
 from datamodel.errors import (
     ArtifactNotFoundError,
     InvalidRequestError,
@@ -140,7 +140,7 @@ def _head_transaction(request: HttpRequest, path: FilePath, transaction_id: str)
     _authorize(request, path, transaction_id)
     held, row = put_transactions.status(store=get_store(), uri=path.uri, transaction_id=transaction_id)
     response = responses.transaction_response(200, held, _segment_sizes())
-    responses.set_metadata(response, row.content_type, row.content_encoding)
+    representation.set_metadata(response, row.content_type, row.content_encoding)
     response["Content-Length"] = str(held.length)
     return response
 
