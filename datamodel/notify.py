@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 CHANNEL = "inventory_news"
 _RECONNECT_SECONDS = 1.0
+_CLOSING_SECONDS = 0.5
 
 
 def announce() -> None:
@@ -89,6 +90,8 @@ class NewsListener:
     """Counts doorbells; `wait` returns as soon as the count differs from the one seen before."""
 
     def __init__(self) -> None:
+        # Set by a signal handler, which must take no lock: waiters look at it twice a second.
+        self.is_closing = False
         self._condition = threading.Condition()
         self._count = 0
         self._thread: threading.Thread | None = None
@@ -106,9 +109,12 @@ class NewsListener:
             return self._count
 
     def wait(self, seen: int, seconds: float) -> bool:
-        """Whether a doorbell has rung since `seen` was counted, waiting up to `seconds` for it."""
+        """Whether a doorbell has rung since `seen` was counted, waiting up to `seconds` for it, less when closing."""
+        deadline = time.monotonic() + seconds
         with self._condition:
-            return self._condition.wait_for(lambda: self._count != seen, timeout=seconds)
+            while self._count == seen and not self.is_closing and (left := deadline - time.monotonic()) > 0:
+                self._condition.wait(min(left, _CLOSING_SECONDS))
+            return self._count != seen
 
     def _ring(self) -> None:
         with self._condition:

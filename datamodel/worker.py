@@ -1,4 +1,4 @@
-"""Gunicorn's thread worker, which invites a body only when somebody reads it.
+"""Gunicorn's thread worker, which invites a body only when somebody reads it, and lets long-polls go when it is told to stop.
 
 Gunicorn itself answers `Expect: 100-continue` before the application has seen the request: a refused or redirected upload would
 be sent in vain (RFC 9110, 10.1.1).
@@ -7,13 +7,21 @@ be sent in vain (RFC 9110, 10.1.1).
 from __future__ import annotations
 
 import socket
+from types import FrameType
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
+from datamodel.notify import news
+
 
 class InvitingWorker(ThreadWorker):
     """Sends `100 Continue` at the first read of the body; an answer without it ends the connection."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM: transfers get their time, but nobody's wait for news may use it up."""
+        news.is_closing = True
+        super().handle_exit(sig, frame)  # type: ignore[no-untyped-call]  # gunicorn has no types
 
     def handle_request(self, req: Any, conn: Any) -> bool:
         if req._expected_100_continue:

@@ -116,12 +116,16 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class RemoteNews:
-    """The answer of `/harvest/news`."""
+    """The answer of `/harvest/news`; a server that does not say which streams have rows may have them in any.
+
+    In the others nothing is new up to transaction `settled`.
+    """
 
     inventory_id: uuid.UUID
     epoch: str
-    horizon: int
     has_rows: bool
+    settled: int
+    streams: frozenset[str] | None
 
 
 def fetch_page(remote: Remote, query: PageQuery, *, heartbeat: Callable[[], None] = lambda: None) -> Page:
@@ -156,8 +160,10 @@ def fetch_news(remote: Remote, *, epoch: str, after: int, wait: int = 0) -> Remo
     query = urlencode({"epoch": epoch, "after": after, "wait": wait})
     answer = _get_json(remote, f"/harvest/news?{query}", extra_seconds=wait)
     try:
+        streams = frozenset(map(str, answer["streams"])) if "streams" in answer else None
+        settled = min(int(answer.get("settled", 0)), int(answer["horizon"]) - 1)
         return RemoteNews(
-            uuid.UUID(answer["inventoryId"]), str(answer["epoch"]), int(answer["horizon"]), bool(answer["news"])
+            uuid.UUID(answer["inventoryId"]), str(answer["epoch"]), bool(answer["news"]), settled, streams
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         raise RemoteProtocolError(f"{remote.name} answered /harvest/news with something else") from None

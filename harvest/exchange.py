@@ -18,11 +18,12 @@ from django.db import DatabaseError, connection
 from datamodel.errors import CursorGoneError, InventoryError, RaceLostError, RemoteProtocolError
 from datamodel.logs import unit_of_work
 from datamodel.models import HarvestState, InventoryIdentity, RemoteInventory
+from datamodel.positions import Cursor
 from datamodel.uris import Namespace
 from harvest import client, operations, queries
 from harvest.client import Page, PageQuery, Remote
 from harvest.operations import Lease
-from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS, DELETED_LOCATIONS, LOCATIONS, SITES, Stream
+from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS, Stream
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ class _Turn:
         self._deadline = time.monotonic() + seconds
         self._on_change = on_change
         self._found = Harvested()
+        # Streams that the remote has said to have nothing: their cursors have been moved on, they are not asked for.
+        self._quiet: frozenset[str] = frozenset()
 
     def run(self) -> Harvested:
         """Passes until the remote has no news; news that arrive meanwhile are in the next pass."""
@@ -106,16 +109,29 @@ class _Turn:
         except CursorGoneError:
             for stream in queries.harvested_streams():
                 operations.restart_stream(self._lease, stream)
+            self._quiet = frozenset()
             return False
         is_settled = progress.is_complete and not news.has_rows
         operations.record_contact(self._lease, inventory_id=news.inventory_id, is_settled=is_settled)
+        if news.has_rows and news.streams is not None and news.epoch == progress.epoch:
+            quiet = [stream.name for stream in queries.harvested_streams() if stream.name not in news.streams]
+            self._quiet = operations.pass_over(
+                self._lease, names=quiet, cursor=Cursor.below(news.epoch, news.settled + 1)
+            )
+        else:
+            self._quiet = frozenset()
         return is_settled
 
     def _pass(self) -> bool:
         """Every stream to its end; whether there was time for that."""
-        if settings.INVENTORY_ROLE == "global":
-            return all(self._drain(stream) for stream in (SITES, DELETED_LOCATIONS, LOCATIONS)) and self._artifacts("")
-        return self._artifacts("") and all(
+        asked = [stream for stream in queries.harvested_streams() if stream.name not in self._quiet]
+        if ARTIFACTS in asked:
+            asked.remove(ARTIFACTS)
+            before = [stream for stream in asked if stream is not DELETED_ARTIFACTS]
+            is_done = all(self._drain(stream) for stream in before) and self._artifacts("")
+        else:
+            is_done = all(self._drain(stream) for stream in asked)
+        return is_done and all(
             self._artifacts(backfill.selector) for backfill in queries.backfills(self._lease.remote_id)
         )
 
@@ -144,7 +160,6 @@ class _Turn:
 
     def _fetch(self, stream: Stream, selector: str) -> Page:
         """The page after our cursor; a cursor that the remote no longer knows goes back to the start, once."""
-        operations.renew_lease(self._lease)
         try:
             return self._fetch_once(stream, selector)
         except CursorGoneError as gone:

@@ -20,7 +20,7 @@ from datamodel.errors import CursorGoneError, NotConfiguredError
 from datamodel.identity import FEED_TABLES
 from datamodel.positions import HORIZON_SQL, Cursor, Identity, read_identity
 from datamodel.uris import Namespace, prefix_upper_bound
-from harvest.streams import ARTIFACTS, END_MARK, HEADER_MARK, PROTOCOL_VERSION, Stream
+from harvest.streams import ARTIFACTS, END_MARK, HEADER_MARK, PROTOCOL_VERSION, STREAMS, Stream
 
 _MEMORY_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
@@ -51,12 +51,16 @@ class Head:
 
     Rows below `horizon` are final. `settled` is the newest committed change below it: as far as a cursor may ever go. The
     horizon itself may follow ids that PostgreSQL gives out again after a crash (those of aborted transactions are never
-    flushed), and a cursor above them would pass over the rows that get them then.
+    flushed), and a cursor above them would pass over the rows that get them then. `newest` has the same for each table.
     """
 
     identity: Identity
     horizon: int
-    settled: int
+    newest: dict[str, int]
+
+    @property
+    def settled(self) -> int:
+        return max(self.newest.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,23 +126,25 @@ def read_head() -> Head:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         cursor.execute(f"SELECT {HORIZON_SQL}")
         (horizon,) = cursor.fetchone()
-        newest = ", ".join(f"(SELECT max(txid) FROM {table} WHERE txid < %(horizon)s)" for table in FEED_TABLES)
-        cursor.execute(f"SELECT coalesce(greatest({newest}), 0)", {"horizon": horizon})
-        (settled,) = cursor.fetchone()
+        newest = ", ".join(
+            f"coalesce((SELECT max(txid) FROM {table} WHERE txid < %(horizon)s), 0)" for table in FEED_TABLES
+        )
+        cursor.execute(f"SELECT {newest}", {"horizon": horizon})
+        newest_by_table = dict(zip(FEED_TABLES, cursor.fetchone(), strict=True))
     identity = read_identity()
     if not identity.is_current:
         raise NotConfiguredError(
             "this database was restored from another cluster or timeline: run manage.py restamp_feed"
         )
-    return Head(identity, horizon, settled)
+    return Head(identity, horizon, newest_by_table)
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Whether rows at or after a transaction are below the horizon (final), or committed above it (soon to be)."""
+    """Which streams have rows at or after a transaction below the horizon (final); whether some are above it (soon final)."""
 
     head: Head
-    has_rows: bool
+    streams: tuple[str, ...]
     is_pending: bool
 
 
@@ -152,7 +158,8 @@ def read_news(epoch: str, after: int) -> News:
             above = " OR ".join(f"EXISTS (SELECT FROM {table} WHERE txid >= %(horizon)s)" for table in FEED_TABLES)
             cursor.execute(f"SELECT {above}", {"horizon": head.horizon})
             (is_pending,) = cursor.fetchone()
-    return News(head, head.settled >= max(after, 1), is_pending)
+    found = tuple(stream.name for stream in STREAMS.values() if head.newest[stream.table] >= max(after, 1))
+    return News(head, found, is_pending)
 
 
 def _check(start: Cursor, head: Head) -> None:

@@ -20,7 +20,7 @@ from datamodel import notify, rules as model_rules
 from datamodel.errors import RaceLostError, RemoteProtocolError
 from datamodel.models import HarvestState, RemoteInventory, StorageSite
 from datamodel.operations import serialized
-from datamodel.rows import database_now
+from datamodel.positions import Cursor
 from datamodel.uris import Namespace, namespace_filter
 from harvest import apply_artifacts, queries, rules, streams
 from harvest.client import Page
@@ -94,19 +94,33 @@ def record_contact(lease: Lease, *, inventory_id: uuid.UUID, is_settled: bool) -
 
     Raises `RemoteProtocolError` when a site has become another one: its rows would be taken for those of the first.
     """
+    same = Q(inventory_id__isnull=True) | Q(inventory_id=inventory_id) | Q(role=RemoteInventory.Role.GLOBAL)
     with transaction.atomic():
-        remote = RemoteInventory.objects.select_for_update().get(id=lease.remote_id)
-        if remote.inventory_id not in {None, inventory_id} and remote.role == RemoteInventory.Role.SITE:
+        remote = RemoteInventory.objects.filter(same, id=lease.remote_id)
+        if not remote.update(inventory_id=inventory_id, last_contact_at=Now()):
             raise RemoteProtocolError(
-                f"{remote.name} was inventory {remote.inventory_id} and says now that it is {inventory_id}: "
+                f"{lease.name} says now that it is inventory {inventory_id}, and was another one: "
                 "if another site was meant to take its place, add it as a new remote"
             )
-        remote.inventory_id = inventory_id
-        remote.last_contact_at = database_now()
-        remote.save(update_fields=["inventory_id", "last_contact_at"])
         if is_settled:
-            RemoteInventory.objects.filter(id=lease.remote_id).exclude(last_error="").update(last_error="")
+            remote.exclude(last_error="").update(last_error="")
             HarvestState.objects.filter(remote_id=lease.remote_id).update(updated_at=Now())
+
+
+def pass_over(lease: Lease, *, names: Sequence[str], cursor: Cursor) -> frozenset[str]:
+    """The remote says that these streams have nothing new up to `cursor`: as good as an empty page of each.
+
+    Returns those whose cursor stands there now; a cursor that had not reached an end is left, and so is one beyond.
+    """
+    states = HarvestState.objects.filter(
+        remote_id=lease.remote_id, name__in=names, selector="", epoch=cursor.epoch, is_complete=True
+    )
+    with transaction.atomic():
+        renew_lease(lease)
+        moved = states.filter(cur_txid__lte=cursor.txid)
+        moved.update(cur_txid=cursor.txid, cur_id=cursor.row_id, updated_at=Now())
+        notify.announce()
+        return frozenset(moved.values_list("name", flat=True))
 
 
 def start_states(lease: Lease) -> None:
@@ -117,8 +131,10 @@ def start_states(lease: Lease) -> None:
     all cursors back to the start.
     """
     with transaction.atomic():
+        known = set(HarvestState.objects.filter(remote_id=lease.remote_id, selector="").values_list("name", flat=True))
         for stream in queries.harvested_streams():
-            HarvestState.objects.get_or_create(remote_id=lease.remote_id, name=stream.name, selector="")
+            if stream.name not in known:
+                HarvestState.objects.create(remote_id=lease.remote_id, name=stream.name, selector="")
         if settings.INVENTORY_ROLE == "global":
             _widen_at_global(lease.remote_id)
         else:

@@ -77,6 +77,8 @@ _NEWS = {
         "horizon": {"type": "integer", "format": "int64"},
         "inventoryId": {"type": "string", "format": "uuid"},
         "news": {"type": "boolean"},
+        "settled": {"type": "integer", "format": "int64"},
+        "streams": {"type": "array", "items": {"type": "string"}},
     },
 }
 

@@ -23,7 +23,7 @@ _CHUNK_BYTES = 256 * 1024
 _LISTED_PER_PAGE = 100
 _ROW_TEXT_LENGTH = 2000
 # Earlier than any inventory; a clock may be a day ahead, but a time beyond that would win every comparison for ever.
-_SANE_TIME = "{} BETWEEN '1970-01-01' AND inventory_now() + interval '1 day'"
+_SANE_TIME = "{} BETWEEN '1970-01-01' AND (SELECT inventory_now() + interval '1 day')"
 _BUCKET = "uri_bucket"
 
 

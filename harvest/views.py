@@ -67,7 +67,9 @@ def wait_for_news(request: HttpRequest) -> HttpResponse:
         "epoch": found.head.identity.epoch,
         "horizon": found.head.horizon,
         "inventoryId": str(found.head.identity.inventory_id),
-        "news": found.has_rows,
+        "news": bool(found.streams),
+        "settled": found.head.settled,
+        "streams": list(found.streams),
     }
     response = JsonResponse(answer)
     response["Cache-Control"] = "no-store"
@@ -105,7 +107,7 @@ def _wait(epoch: str, after: int, wait: float) -> News:
         found = feed.read_news(epoch, after)
         connection.close()
         left = deadline - time.monotonic()
-        if found.has_rows or left <= 0:
+        if found.streams or left <= 0 or news.is_closing:
             return found
         if found.is_pending:
             news.wait(seen, min(pause, left))

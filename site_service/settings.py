@@ -93,7 +93,9 @@ INVENTORY_RETENTION_SECONDS = env.integer("INVENTORY_RETENTION_SECONDS", 14 * 24
 INVENTORY_SYNC_FREE_BYTES = env.integer("INVENTORY_SYNC_FREE_BYTES", 2 * 1024**3)
 INVENTORY_PUT_FREE_BYTES = env.integer("INVENTORY_PUT_FREE_BYTES", 1024**3)
 INVENTORY_SYNC_THREADS = env.integer("INVENTORY_SYNC_THREADS", 8, minimum=1)
-INVENTORY_SYNC_SECONDS = env.integer("INVENTORY_SYNC_SECONDS", 30, minimum=1)
+INVENTORY_SYNC_SECONDS = env.integer("INVENTORY_SYNC_SECONDS", 5, minimum=1)
+# A worker that gives no sign of life for so long is given up: its transfers are taken over.
+INVENTORY_SYNC_LEASE_SECONDS = env.integer("INVENTORY_SYNC_LEASE_SECONDS", 120, minimum=4)
 # A source that is silent for so long, or slower than this on average over half a minute, is left for the next one.
 INVENTORY_SYNC_READ_TIMEOUT_SECONDS = env.integer("INVENTORY_SYNC_READ_TIMEOUT_SECONDS", 30, minimum=1)
 INVENTORY_SYNC_MIN_BYTES_PER_SECOND = env.integer("INVENTORY_SYNC_MIN_BYTES_PER_SECOND", 10_000)

@@ -106,6 +106,8 @@ def environment(inventory: Inventory, remotes: Iterable[Inventory], known: Secre
             "INVENTORY_STORAGE_DIR": str(inventory.directory / "storage"),
             "INVENTORY_RESOURCE_ID": f"ivo://demo.inventory/{inventory.name}",
             "INVENTORY_SYNC_POLICY": json.dumps(policy),
+            # Whoever kills a worker here wants to see what happens then.
+            "INVENTORY_SYNC_LEASE_SECONDS": "15",
         }
     return inherited | embedded.location(inventory.servers).environment | settings
 

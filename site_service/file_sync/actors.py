@@ -11,6 +11,7 @@ import uuid
 
 import dramatiq
 from django.conf import settings
+from dramatiq.threading import Interrupt
 from redis.exceptions import RedisError
 
 from site_service.file_sync import attempts
@@ -35,7 +36,12 @@ def sync_batch(lease: str) -> None:
     It comes behind the messages that already wait, so that no queue starves. Repeatable: a lease is taken up once.
     """
     store = get_store()
-    result = carry(lease=uuid.UUID(lease), store=store)
+    try:
+        result = carry(lease=uuid.UUID(lease), store=store)
+    except Interrupt as stop:
+        # The operation has given its lease back; to the broker the message is done.
+        logger.warning("END event=sync_batch", extra={"facts": {"result": "stopped", "reason": type(stop).__name__}})
+        return
     if result is not None and not result.is_blocked:
         ring(batches=1, store=store)
 

@@ -19,7 +19,7 @@ from datamodel.rules import Located
 from site_service.file_sync.models import SyncAttempt
 from site_service.file_sync.rules import Due, plan_batches
 
-LEASE_SECONDS = 120
+LEASE_SECONDS = settings.INVENTORY_SYNC_LEASE_SECONDS
 BATCH_FILES = 50
 BATCH_BYTES = 64 * 1024 * 1024
 _NOW = "(SELECT inventory_now())"
@@ -40,7 +40,7 @@ class Taken:
 def claim(*, batches: int) -> list[uuid.UUID]:
     """Lease the head of the queue, in up to `batches` batches, and return their lease ids.
 
-    At most INVENTORY_SYNC_THREADS batches are leased at any time. Commits the leases; they expire after two minutes unless
+    At most INVENTORY_SYNC_THREADS batches are leased at any time. Commits the leases; they expire (INVENTORY_SYNC_LEASE_SECONDS) unless
     somebody takes them up. A repeat leases what comes next.
     """
     with transaction.atomic():

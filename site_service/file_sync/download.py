@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import urllib3
 from django.conf import settings
@@ -29,6 +29,7 @@ from datamodel.errors import (
     RemoteRefusedError,
     RemoteUnavailableError,
 )
+from datamodel.logs import mask_tokens
 from site_service.file_sync.rules import Source, Wanted
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
@@ -229,9 +230,7 @@ def _pools() -> urllib3.PoolManager:
 
 
 def _get(source: Source, offset: int, limits: Limits) -> BaseHTTPResponse:
-    parts = urlsplit(source.url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise _nonsense(source, "its URL is not http or https")
+    parts, port = _address(source)
     headers = {"Accept-Encoding": "identity", "User-Agent": "storage-inventory"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
@@ -239,7 +238,7 @@ def _get(source: Source, offset: int, limits: Limits) -> BaseHTTPResponse:
         # Below the manager's own `request`, which would normalize the path: a uri's `//` and `/../` are part of its name.
         return (
             _pools()
-            .connection_from_host(parts.hostname, parts.port, parts.scheme)
+            .connection_from_host(parts.hostname, port, parts.scheme)
             .urlopen(
                 "GET",
                 parts.path + (f"?{parts.query}" if parts.query else ""),
@@ -255,6 +254,16 @@ def _get(source: Source, offset: int, limits: Limits) -> BaseHTTPResponse:
         raise _nonsense(source, str(error)) from error
     except HTTPError as error:
         raise _unavailable(source, str(error)) from error
+
+
+def _address(source: Source) -> tuple[SplitResult, int | None]:
+    try:
+        parts = urlsplit(source.url)
+        if parts.scheme in {"http", "https"} and parts.hostname:
+            return parts, parts.port
+    except ValueError as error:
+        raise _nonsense(source, f"its URL is malformed: {error}") from error
+    raise _nonsense(source, "its URL is not http or https")
 
 
 def _start_of_body(source: Source, response: BaseHTTPResponse, wanted: Wanted, offset: int) -> int:
@@ -306,7 +315,7 @@ def _declared(response: BaseHTTPResponse) -> Iterator[Checksum]:
 
 
 def _unavailable(source: Source, detail: str) -> RemoteUnavailableError:
-    return RemoteUnavailableError(f"{source.site}: {detail}", site=source.site)
+    return RemoteUnavailableError(f"{source.site}: {mask_tokens(detail)}", site=source.site)
 
 
 def _differs(source: Source, detail: str) -> RemoteProtocolError:

@@ -102,10 +102,7 @@ def sync_batch(*, lease: uuid.UUID, store: ArtifactStore) -> BatchResult | None:
             return None
         orders = _negotiate(holder, _settle(taken))
         connection.close()
-        for order in orders or []:
-            if not batch.carry(order):
-                break
-        batch.record()
+        batch.carry_all(orders or [])
     finally:
         attempts.release(holder=holder)
     return batch.result if orders is not None else BatchResult(is_blocked=True)
@@ -167,7 +164,16 @@ class _Batch:
     def result(self) -> BatchResult:
         return self._result
 
-    def carry(self, order: _Order) -> bool:
+    def carry_all(self, orders: Sequence[_Order]) -> None:
+        """One after the other; what arrived is recorded even if the process is told to stop in the middle of the next."""
+        try:
+            for order in orders:
+                if not self._carry(order):
+                    break
+        finally:
+            self.record()
+
+    def _carry(self, order: _Order) -> bool:
         """Bring one artifact's bytes; False when the rest of the batch had better wait."""
         ending = _Ending(order.artifact)
         sources, obstacle = self._sources(order)

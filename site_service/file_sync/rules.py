@@ -12,7 +12,7 @@ from datamodel.checksums import Checksum
 from datamodel.errors import InvalidChecksumError
 
 _TRANSIENT_SECONDS, _TRANSIENT_CAP = 2.0, 15 * 60.0
-_PERMANENT_SECONDS, _PERMANENT_CAP = 60.0, 3600.0
+_REFUSED_SECONDS, _REFUSED_CAP = 10.0, 3600.0
 _MAX_DOUBLINGS = 16
 
 
@@ -110,9 +110,10 @@ def plan_batches(due: Sequence[Due], *, max_files: int, max_bytes: int) -> Itera
 def retry_seconds(attempts: int, *, is_retryable: bool, chance: float) -> float:
     """How long to wait after the `attempts`-th failure: doubling, with jitter from `chance` in [0, 1), capped.
 
-    What a repeat may mend starts at seconds; what needs a change elsewhere starts at a minute and is tried hourly.
+    What a repeat may mend is tried every quarter of an hour in the end. What needs a change elsewhere first (news that are
+    on their way, a key that a site has yet to fetch, an operator's hand) starts slower and is tried hourly in the end.
     """
-    first, cap = (_TRANSIENT_SECONDS, _TRANSIENT_CAP) if is_retryable else (_PERMANENT_SECONDS, _PERMANENT_CAP)
+    first, cap = (_TRANSIENT_SECONDS, _TRANSIENT_CAP) if is_retryable else (_REFUSED_SECONDS, _REFUSED_CAP)
     return float(min(cap, first * 2 ** min(max(attempts, 1) - 1, _MAX_DOUBLINGS)) * (0.5 + chance / 2))
 
 

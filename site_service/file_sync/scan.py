@@ -50,12 +50,12 @@ _START = _Place(0, _FIRST_ID)
 def note_missing(*, seconds: float = _BUDGET_SECONDS) -> int:
     """Bring the queue up to date with what is known, lost and wanted; returns how many rows it gained.
 
-    Commits a page at a time, rows and cursor together, and stops after about `seconds`; the next call goes on. Returns 0
-    when another process is at it. A changed policy re-judges the queue and reads everything once more.
+    Commits a page at a time, rows and cursor together, and stops after about `seconds` (but not before one page); the next
+    call goes on. Returns 0 when another process is at it. A changed policy re-judges the queue and reads everything once more.
     """
     deadline = time.monotonic() + seconds
-    gained, is_done = 0, False
-    while not is_done and time.monotonic() < deadline:
+    gained = 0
+    while True:
         with transaction.atomic():
             scan = _locked_scan()
             if scan is None:
@@ -65,8 +65,9 @@ def note_missing(*, seconds: float = _BUDGET_SECONDS) -> int:
             known, known_done = _advance(scan, policy, _KNOWN_SQL, is_repair=False)
             lost, lost_done = _advance(scan, policy, _LOST_SQL, is_repair=True)
             scan.save()
-            gained, is_done = gained + known + lost, known_done and lost_done
-    return gained
+        gained += known + lost
+        if (known_done and lost_done) or time.monotonic() > deadline:
+            return gained
 
 
 def count_unseen() -> int:

@@ -14,6 +14,7 @@ from datamodel.errors import InvalidUriError
 from datamodel.uris import Namespace
 from site_service.policy import queries
 from site_service.policy.models import SyncPolicy
+from site_service.policy.nudge import fetch_the_past
 from site_service.policy.operations import remove_policy, set_policy
 from site_service.policy.queries import PolicyPreview
 from site_service.policy.rules import Rule
@@ -65,12 +66,15 @@ class SyncPolicyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stub i
         return ("namespace",) if obj else ()
 
     def save_model(self, request: HttpRequest, obj: SyncPolicy, form: Any, change: bool) -> None:  # noqa: FBT001  # Django's signature
-        set_policy(namespace=Namespace(obj.namespace), wanted=obj.wanted, priority=obj.priority, note=obj.note)
+        change_made = set_policy(
+            namespace=Namespace(obj.namespace), wanted=obj.wanted, priority=obj.priority, note=obj.note
+        )
+        fetch_the_past(change_made)
         obj.pk = SyncPolicy.objects.get(namespace=obj.namespace).pk
 
     def delete_model(self, request: HttpRequest, obj: SyncPolicy) -> None:
-        remove_policy(namespace=Namespace(obj.namespace))
+        fetch_the_past(remove_policy(namespace=Namespace(obj.namespace)))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[SyncPolicy]) -> None:
         for namespace in queryset.values_list("namespace", flat=True):
-            remove_policy(namespace=Namespace(namespace))
+            fetch_the_past(remove_policy(namespace=Namespace(namespace)))

@@ -11,6 +11,7 @@ from datamodel.errors import InvalidRequestError
 from datamodel.permissions import Grant
 from datamodel.uris import Namespace
 from site_service.policy.models import SyncPolicy
+from site_service.policy.nudge import fetch_the_past
 from site_service.policy.operations import PolicyChange, remove_policy, set_policy
 from site_service.policy.schema import PolicyChangeSerializer, PolicyRuleSerializer, PolicySerializer
 
@@ -39,6 +40,7 @@ class PolicyView(APIView):
             priority=values["priority"],
             note=values.get("note"),
         )
+        fetch_the_past(change)
         return Response(_body(change))
 
     @extend_schema(
@@ -51,7 +53,9 @@ class PolicyView(APIView):
         namespace = request.query_params.get("namespace")
         if not namespace:
             raise InvalidRequestError("name the rule to remove: DELETE /policy?namespace=cadc:CFHT/")
-        return Response(_body(remove_policy(namespace=Namespace.parse(namespace))))
+        change = remove_policy(namespace=Namespace.parse(namespace))
+        fetch_the_past(change)
+        return Response(_body(change))
 
 
 def _body(change: PolicyChange) -> dict[str, object]:

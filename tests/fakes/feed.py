@@ -98,6 +98,8 @@ class FakeInventory:
     twist: dict[str, Callable[[bytes], bytes]] = field(default_factory=dict)
     # Called before a request is answered: to change the inventory at that moment, or to wait.
     before: Callable[[str], None] = lambda _: None
+    # Whether its news say which streams have some.
+    names_streams: bool = True
     cut_after: int | None = None
     drip_seconds: float = 0.0
     requests: list[str] = field(default_factory=list)
@@ -191,12 +193,15 @@ class FakeInventory:
         after = max(int(query.get("after", ["0"])[0]), 1)
         while not self._has_rows(after) and time.monotonic() < deadline:
             time.sleep(0.005)  # the fake's own wait for a test to add a row
-        return {
+        answer: dict[str, object] = {
             "epoch": self.epoch,
             "horizon": self.horizon,
             "inventoryId": str(self.inventory_id),
             "news": self._has_rows(after),
         }
+        if self.names_streams:
+            answer |= {"settled": self.txid, "streams": [name for name in self.rows if self._newest(name) >= after]}
+        return answer
 
     def key_set(self) -> dict[str, object]:
         def pack(raw: bytes) -> str:
@@ -211,7 +216,10 @@ class FakeInventory:
         return [parse_qs(parts.query) for parts in found if parts.path.endswith(f"/harvest/{stream}")]
 
     def _has_rows(self, after: int) -> bool:
-        return any(int(str(row["txid"])) >= after for rows in self.rows.values() for row in rows)
+        return any(self._newest(name) >= after for name in self.rows)
+
+    def _newest(self, stream: str) -> int:
+        return max((int(str(row["txid"])) for row in self.rows[stream]), default=0)
 
     def _is_asked_for(self, stream: str, row: dict[str, str | None], query: dict[str, list[str]]) -> bool:
         namespaces = query.get("namespace", [])

@@ -208,6 +208,7 @@ class FakeGlobal:
     token: str = "global-token"
     calls: list[list[str]] = field(default_factory=list)
     statuses: deque[int] = field(default_factory=deque)
+    body: bytes | None = None
     url: str = ""
     connections: int = 0
 
@@ -217,6 +218,8 @@ class FakeGlobal:
         code = self.statuses.popleft() if self.statuses else 200
         if authorization != f"Bearer {self.token}":
             code = 401
+        if self.body is not None:
+            return code, self.body
         results = [self._result(uri) for uri in asked["uris"]]
         return code, json.dumps({"direction": asked["direction"], "results": results}).encode()
 

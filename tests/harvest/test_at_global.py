@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,29 +32,9 @@ from harvest.exchange import Harvested
 from harvest.streams import ARTIFACTS
 from tests.factories import WHEN, artifact_row
 from tests.fakes.feed import TOKEN, FakeInventory, event_fields, serve, stamp
+from tests.harvest.crashes import crash_everywhere, everything
 
 pytestmark = pytest.mark.usefixtures("from_site")
-
-TABLES = (
-    "artifact",
-    "site_location",
-    "deleted_artifact_event",
-    "storage_site",
-    "harvest_conflict",
-    "harvest_rejection",
-    "retired_artifact",
-    "storage_location",
-)
-
-
-def everything() -> dict[str, list[tuple[Any, ...]]]:
-    """All rows with their transaction ids."""
-    found = {}
-    with connection.cursor() as cursor:
-        for table in TABLES:
-            cursor.execute(f"SELECT t::text FROM {table} t ORDER BY 1")
-            found[table] = cursor.fetchall()
-    return found
 
 
 def rewind() -> None:
@@ -106,6 +85,23 @@ def test_a_settled_federation_sends_no_rows_and_changes_none(peer: FakeInventory
     rewind()
     assert harvest().rows == 6
     assert everything() == before
+
+
+@pytest.mark.parametrize("names_streams", [True, False])
+def test_only_streams_with_news_are_asked_and_every_cursor_moves(peer: FakeInventory, *, names_streams: bool) -> None:
+    peer.names_streams = names_streams
+    harvest()
+    peer.requests.clear()
+    peer.add_artifact(artifact_row())
+    harvest()
+    paths = [request.partition("?")[0].rpartition("/")[2] for request in peer.requests]
+    quiet = [] if names_streams else ["sites", "deleted-locations", "locations"]
+    assert paths == ["news", *quiet, "artifacts", "deleted-artifacts", "news"]
+    assert {state.cur_txid for state in HarvestState.objects.all()} == {peer.txid}
+    peer.add_tombstone(artifact_row("cadc:TEST/gone"))
+    harvest()
+    assert DeletedArtifactEvent.objects.count() == 1
+    assert {state.cur_txid for state in HarvestState.objects.all()} == {peer.txid}
 
 
 def test_repeating_every_page_changes_nothing(peer: FakeInventory, settings: Settings) -> None:
@@ -606,25 +602,6 @@ def test_a_disabled_remote_stops_at_the_next_batch(peer: FakeInventory, lease: o
     assert exchange.harvest("peer").is_busy, "nobody gets the lease of a disabled remote"
 
 
-class Crash(BaseException):
-    """The process ends here."""
-
-
-@contextmanager
-def crash_at(statement: int) -> Iterator[list[str]]:
-    """Raise before the nth statement; the list holds those that ran."""
-    ran: list[str] = []
-
-    def count(execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
-        if len(ran) == statement:
-            raise Crash
-        ran.append(sql)
-        return execute(sql, *arguments)
-
-    with connection.execute_wrapper(count):
-        yield ran
-
-
 def test_a_crash_anywhere_in_a_batch_leaves_rows_and_cursor_together(
     peer: FakeInventory, lease: operations.Lease
 ) -> None:
@@ -634,17 +611,13 @@ def test_a_crash_anywhere_in_a_batch_leaves_rows_and_cursor_together(
         peer.add_artifact(artifact_row(f"cadc:TEST/{number}"))
     peer.add_artifact(artifact_row("cadc:TEST/bad", meta_checksum="md5:" + "0" * 32))
     before = everything()
-    crashes = 0
-    while True:
-        with fetch(peer) as page, crash_at(crashes) as ran:
-            try:
-                operations.apply_batch(lease=lease, page=page)
-                break
-            except Crash:
-                assert len(ran) == crashes
+
+    def check() -> None:
         assert everything() == before
         assert HarvestState.objects.get(name="artifacts").epoch == ""
-        crashes += 1
+
+    with fetch(peer) as page:
+        crashes = crash_everywhere(lambda: operations.apply_batch(lease=lease, page=page), check)
     assert crashes > 20
     assert HarvestState.objects.get(name="artifacts").cur_txid == peer.txid
     assert Artifact.objects.count() == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,10 +27,13 @@ from datamodel.operations import Recorded
 from datamodel.queries import artifact_by_id, artifact_by_uri
 from datamodel.rules import meta_checksum_of
 from datamodel.uris import ArtifactUri, Namespace
-from harvest import exchange, operations
+from harvest import client, exchange, operations
+from harvest.client import PageQuery, Remote
 from harvest.exchange import Harvested
+from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS, Stream
 from tests.factories import WHEN, artifact_row, new_content
 from tests.fakes.feed import TOKEN, FakeInventory, serve
+from tests.harvest.crashes import crash_everywhere, everything
 from tests.harvest.selections import Wishes
 
 pytestmark = pytest.mark.usefixtures("from_global", "policy")
@@ -287,6 +291,45 @@ def test_bytes_that_are_being_removed_are_not_attached(peer: FakeInventory) -> N
     peer.add_artifact(artifact_row())
     harvest()
     assert not StorageLocation.objects.exists()
+
+
+# --- crashes
+
+
+def test_a_crash_anywhere_in_a_batch_loses_no_bytes_and_no_event(peer: FakeInventory) -> None:
+    """A tombstone that retires, one that renews, a collision won and lost, retained bytes attached: all or nothing."""
+    harvest()
+    gone, kept = put(b"gone", "cadc:C/gone").artifact, put(b"kept", "cadc:C/kept").artifact
+    Artifact.objects.filter(id=kept.id).update(reaffirmed_at=soon(60))
+    put(b"content", "cadc:C/same")
+    put(b"ours", "cadc:C/lost")
+    put(b"content", "cadc:C/again")
+    model_operations.delete_artifact(uri=ArtifactUri.parse("cadc:C/again"))
+    peer.add_tombstone(gone, soon(30))
+    peer.add_tombstone(kept, soon(30))
+    for name in ("same", "again", "new"):
+        peer.add_artifact(artifact_row(f"cadc:C/{name}", content_last_modified=soon(60)))
+    peer.add_artifact(artifact_row("cadc:C/lost"))
+    HarvestState.objects.update(epoch="")
+    lease = operations.claim_remote("peer")
+    assert lease is not None
+    crashes = []
+    for stream in (DELETED_ARTIFACTS, ARTIFACTS):
+        before = everything()
+
+        def check(stream: Stream = stream, before: object = before) -> None:
+            assert everything() == before
+            assert HarvestState.objects.get(name=stream.name).epoch == ""
+
+        with client.fetch_page(Remote("peer", peer.url, TOKEN), PageQuery(stream, None, 100)) as page:
+            crashes.append(crash_everywhere(partial(operations.apply_batch, lease=lease, page=page), check))
+    assert min(crashes) > 15
+    known = {uri: artifact_by_uri(f"cadc:C/{uri}") for uri in ("gone", "kept", "same", "lost", "again", "new")}
+    stored = {uri for uri, artifact in known.items() if artifact is not None and artifact.location is not None}
+    assert stored == {"kept", "same", "lost", "again"}
+    assert known["gone"] is None
+    assert known["new"] is not None
+    assert RetiredArtifact.objects.filter(state="retained").count() == 1
 
 
 # --- which namespaces a cursor serves

@@ -286,6 +286,16 @@ def test_news_come_with_the_commit(reader: Reader) -> None:
     assert answers[0][1] < 5
 
 
+def test_news_say_in_which_streams_they_are(reader: Reader) -> None:
+    first = put("first")
+    answer = json.loads(reader.get("news", after=first.txid)[1])
+    assert (answer["streams"], answer["settled"]) == (["artifacts"], first.txid)
+    gone = operations.delete_artifact(uri=ArtifactUri.parse(first.artifact.uri))
+    answer = json.loads(reader.get("news", after=gone)[1])
+    assert (answer["streams"], answer["settled"]) == (["deleted-artifacts"], gone)
+    assert json.loads(reader.get("news", after=gone + 1)[1])["streams"] == []
+
+
 def test_news_held_back_by_another_transaction_come_when_it_ends(reader: Reader) -> None:
     first = put("first")
     with other_connection() as slow:

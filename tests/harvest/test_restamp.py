@@ -1,15 +1,18 @@
-"""A feed restored into another cluster: not served before it is restamped, complete for every peer afterwards."""
+"""A feed after its cluster crashed or was restored elsewhere: complete for every peer."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import connection
 
@@ -52,12 +55,59 @@ def run(servers: EmbeddedServers, *argv: str) -> Any:
     environment = {
         **os.environ,
         "DATABASE_URL": servers.database_url,
-        "DJANGO_SETTINGS_MODULE": "site_service.settings",
+        "DJANGO_SETTINGS_MODULE": "global_inventory.settings",
+        "INVENTORY_ROLE": "global",
         "PYTHONPATH": str(PROJECT),
     }
     done = subprocess.run([sys.executable, *argv], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+# The cursor of a peer that has read everything, and what it reads next.
+FOLLOW = """
+import json, sys, django
+django.setup()
+from datamodel.positions import Cursor
+from harvest.feed import PageRequest, read_page
+from harvest.streams import ARTIFACTS
+page = read_page(PageRequest(ARTIFACTS, Cursor.parse(sys.argv[1]) if sys.argv[1:] else None, 100))
+rows = [line.split(b"\\t")[2].decode() for line in b"".join(page.chunks()).splitlines()]
+print(json.dumps([str(page.next_cursor), page.head.horizon, rows]))
+"""
+INSERT = """INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, last_modified,
+    meta_checksum, meta_modified_at, txid) VALUES (gen_random_uuid(), %s, '00000', 'md5:x', now(), 1, now(), 'md5:x', now(), 0)
+    RETURNING txid"""
+
+
+def test_a_row_whose_id_was_given_out_before_a_crash_is_served_after_it(tmp_path: Path) -> None:
+    """PostgreSQL forgets ids of aborted transactions when it crashes, and gives them to rows: no cursor may be above them."""
+    directory = tmp_path / "crashing"
+    servers = embedded.start(directory, with_redis=False)
+    try:
+        run(servers, "-m", "django", "provision")
+        with psycopg.connect(servers.database_url, autocommit=True) as writer:
+            writer.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+            writer.execute("SELECT pg_reload_conf()")
+            writer.execute("CHECKPOINT")
+            writer.execute(INSERT, ["cadc:TEST/before"])
+            for _ in range(5):
+                with contextlib.suppress(psycopg.errors.UniqueViolation):
+                    writer.execute(INSERT, ["cadc:TEST/before"])
+            cursor, horizon, rows = json.loads(run(servers, "-c", FOLLOW))
+            assert rows == ["cadc:TEST/before"]
+            postmaster = int((directory / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+            # An immediate shutdown is a crash: nothing is flushed, the next start recovers.
+            os.kill(postmaster, signal.SIGQUIT)
+        servers = embedded.start(directory, with_redis=False)
+        with psycopg.connect(servers.database_url, autocommit=True) as writer:
+            (txid,) = writer.execute(INSERT, ["cadc:TEST/after"]).fetchone() or (0,)
+            assert txid < horizon, "else this test proves nothing"
+            for number in range(10):
+                writer.execute(INSERT, [f"cadc:TEST/later{number}"])
+        assert "cadc:TEST/after" in json.loads(run(servers, "-c", FOLLOW, cursor))[2]
+    finally:
+        embedded.stop(directory)
 
 
 @pytest.mark.usefixtures("inventory")

@@ -77,6 +77,7 @@ class Demo:
         self.directory = directory
         self.port = port
         self.log = directory.with_name(f"{directory.name}.log")
+        self.left_by_killed: set[Path] = set()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

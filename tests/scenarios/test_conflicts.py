@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,48 +27,53 @@ def held(demo: Demo, *services: str) -> Iterator[None]:
             yield
 
 
-@pytest.fixture
-def slow_alpha(demo: Demo) -> Iterator[None]:
-    """Alpha's clock is ten seconds behind beta's."""
+@contextlib.contextmanager
+def skewed(demo: Demo, seconds: int) -> Iterator[None]:
+    """Alpha's clock is this far ahead of everybody else's."""
     clock = "CREATE OR REPLACE FUNCTION inventory_now() RETURNS timestamptz LANGUAGE sql VOLATILE PARALLEL SAFE AS "
-    demo.sql("alpha", clock + "$$ SELECT date_trunc('milliseconds', clock_timestamp()) - interval '10 seconds' $$")
-    yield
-    demo.sql("alpha", clock + "$$ SELECT date_trunc('milliseconds', clock_timestamp()) $$")
+    for ahead in (seconds, 0):
+        body = f"$$ SELECT date_trunc('milliseconds', clock_timestamp()) + interval '{ahead} seconds' $$"
+        demo.sql("alpha", clock + body)
+        if ahead:
+            yield
 
 
-def put_both(demo: Demo, first: Peer, second: Peer, contents: tuple[bytes, bytes]) -> tuple[File, File]:
-    """At once: nothing that one site does reaches the other in between, because the global harvests nothing."""
+def put_both(demo: Demo, contents: tuple[bytes, bytes]) -> tuple[File, File]:
+    """At alpha and at beta at once: nothing that one does reaches the other in between, for the global harvests nothing."""
     uri = f"{demo.namespace()}file"
     with held(demo, "global-listen", "global-celery"):
-        return put(first, uri, contents[0]), put(second, uri, contents[1])
+        return put(demo.alpha, uri, contents[0]), put(demo.beta, uri, contents[1])
 
 
-@pytest.mark.usefixtures("slow_alpha")
-def test_the_later_clock_wins_everywhere_and_the_losers_bytes_are_kept_and_listed(demo: Demo) -> None:
-    winner, loser = put_both(demo, demo.beta, demo.alpha, (b"content of beta", b"content of alpha, put later"))
-    namespace = winner.uri.removesuffix("file")
+@pytest.mark.parametrize(("seconds", "won", "lost"), [(-10, "beta", "alpha"), (10, "alpha", "beta")])
+def test_the_later_clock_wins_everywhere_and_the_losers_bytes_are_kept_and_listed(
+    demo: Demo, seconds: int, won: str, lost: str
+) -> None:
+    with skewed(demo, seconds):
+        files = dict(zip(("alpha", "beta"), put_both(demo, (b"content of alpha", b"beta's, put second")), strict=True))
+        winner, loser = files[won], files[lost]
+        namespace = winner.uri.removesuffix("file")
 
-    won, lost = [winner.stored.artifact_id], loser.stored.artifact_id
+        def has_converged() -> bool:
+            known = [ids(demo.all_sites, namespace), ids(demo.beta, namespace)]
+            return known == [[winner.stored.artifact_id]] * 2 and loser.stored.artifact_id not in ids(
+                demo.alpha, namespace
+            )
 
-    def has_converged() -> bool:
-        return ids(demo.all_sites, namespace) == ids(demo.beta, namespace) == won and lost not in ids(
-            demo.alpha, namespace
-        )
-
-    eventually(has_converged, f"no convergence on {winner}")
+        eventually(has_converged, f"no convergence on {winner}, {loser}")
     assert read(demo.all_sites, winner.uri) == read(demo.beta, winner.uri) == winner.content
     retired = "SELECT state, content_length FROM retired_artifact WHERE id = %s"
-    assert demo.sql("alpha", retired, loser.stored.artifact_id) == [("retained", len(loser.content))]
+    assert demo.sql(lost, retired, loser.stored.artifact_id) == [("retained", len(loser.content))]
+    assert kept_bytes(demo, lost, loser) == loser.content
     listed = "SELECT winner_id::text FROM harvest_conflict WHERE loser_id = %s"
     assert demo.sql("global", listed, loser.stored.artifact_id) == [(winner.stored.artifact_id,)]
-    assert kept_bytes(demo, loser) == loser.content
 
 
-@pytest.mark.usefixtures("slow_alpha")
 def test_equal_content_put_at_both_sites_loses_nothing(demo: Demo) -> None:
-    winner, other = put_both(demo, demo.beta, demo.alpha, (b"the same", b"the same"))
-    namespace = winner.uri.removesuffix("file")
-    eventually_at(demo.everybody, lambda peer: ids(peer, namespace) == [winner.stored.artifact_id], f"{winner} {other}")
+    with skewed(demo, -10):
+        other, winner = put_both(demo, (b"the same", b"the same"))
+        namespace, won = winner.uri.removesuffix("file"), [winner.stored.artifact_id]
+        eventually_at(demo.everybody, lambda peer: ids(peer, namespace) == won, f"{winner} {other}")
     assert [read(peer, winner.uri) for peer in demo.everybody] == [b"the same"] * 3
 
 
@@ -75,9 +81,8 @@ def ids(peer: Peer, namespace: str) -> list[str]:
     return [one.artifact_id for one in listing(peer, namespace).values()]
 
 
-def kept_bytes(demo: Demo, file: File) -> bytes:
-    """What alpha's store still holds of a retired artifact."""
-    place = "SELECT storage_id FROM retired_artifact WHERE id = %s"
-    ((storage_id,),) = demo.sql("alpha", place, file.stored.artifact_id)
-    (found,) = (demo.directory / "alpha" / "storage").rglob(f"*{storage_id}*")
-    return found.read_bytes()[: len(file.content)]
+def kept_bytes(demo: Demo, name: str, file: File) -> bytes:
+    """What a site's store still holds of a retired artifact."""
+    place = "SELECT storage_bucket, storage_id FROM retired_artifact WHERE id = %s"
+    ((bucket, storage_id),) = demo.sql(name, place, file.stored.artifact_id)
+    return Path(demo.directory, name, "storage", "objects", bucket, storage_id).read_bytes()

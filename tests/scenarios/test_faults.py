@@ -64,7 +64,7 @@ def test_a_site_killed_in_the_middle_of_a_put_has_stored_nothing_of_it(demo: Dem
     assert demo.alpha.status_of(uri) == 404
     put(demo.alpha, uri, b"whole")
     assert read(demo.alpha, uri) == b"whole"
-    assert_sound(demo, namespace)
+    assert_sound(demo, namespace, killed=["alpha"])
 
 
 def test_a_site_killed_among_many_puts_keeps_each_it_has_acknowledged(demo: Demo) -> None:
@@ -76,7 +76,7 @@ def test_a_site_killed_among_many_puts_keeps_each_it_has_acknowledged(demo: Demo
     demo.await_ready()
     for file in files:
         assert read(demo.alpha, file.uri) == file.content
-    assert_sound(demo, namespace)
+    assert_sound(demo, namespace, killed=["alpha"])
 
 
 def test_a_worker_killed_during_sync_has_a_successor_that_completes_it(demo: Demo) -> None:
@@ -85,7 +85,7 @@ def test_a_worker_killed_during_sync_has_a_successor_that_completes_it(demo: Dem
         eventually(lambda: bool(listing(demo.beta, namespace)), "beta pulls nothing")
         demo.kill_service("beta-dramatiq")
     assert len(taken.result()) == MANY
-    assert_sound(demo, namespace)
+    assert_sound(demo, namespace, killed=["beta"])
 
 
 def test_postgres_killed_during_harvest_is_started_again_and_the_harvest_completes(demo: Demo) -> None:
@@ -121,7 +121,7 @@ def test_a_site_that_is_down_in_mid_transfer_completes_it_when_it_is_back(demo: 
         for service in ("beta-web", "beta-dramatiq", "beta-celery", "beta-listen"):
             demo.kill_service(service)
     assert len(taken.result()) == MANY
-    assert_sound(demo, namespace)
+    assert_sound(demo, namespace, killed=["beta"])
 
 
 def test_a_source_that_stalls_in_mid_transfer_delays_the_sync_and_no_more(demo: Demo) -> None:

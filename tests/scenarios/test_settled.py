@@ -14,7 +14,7 @@ from tests.scenarios.federation import Demo, eventually, put
 pytestmark = pytest.mark.xdist_group("federation")
 
 # Longer than the news take, and than a row that is echoed once would.
-SILENCE = 5.0
+SILENCE = 4.0
 STREAMS = ("sites", "deleted-locations", "locations", "deleted-artifacts", "artifacts")
 
 
@@ -52,7 +52,7 @@ def test_a_settled_federation_sends_no_rows(demo: Demo) -> None:
         return {key: count for key, count in counts.items() if count}
 
     assert sent(), "a feed from its start sends what there is"
-    eventually(lambda: _is_silent_for(3.0, sent), "the federation goes on talking", 30)
+    eventually(lambda: _is_silent_for(1.0, sent), "the federation goes on talking", 30)
     # Had harvesting stamped a row again, somebody would have been sent it by now.
     time.sleep(SILENCE)
     assert sent() == {}

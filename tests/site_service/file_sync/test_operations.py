@@ -22,7 +22,7 @@ from datamodel.models import (
 )
 from datamodel.sealing import seal
 from datamodel.uris import ArtifactUri, Namespace
-from site_service.file_sync import attempts, scan
+from site_service.file_sync import attempts, operations as sync_operations, scan
 from site_service.file_sync.models import SyncAttempt, SyncOutcome
 from site_service.file_sync.operations import BatchResult, claim_batches, sync_batch
 from site_service.policy.operations import remove_policy, set_policy
@@ -136,9 +136,9 @@ def test_bytes_that_no_source_has_right_are_never_stored(federation: Federation)
 
 
 FAILED: list[tuple[str, Fault, str, float]] = [
-    ("gone everywhere", files.status(404), "remote_refused", 30),
+    ("gone everywhere", files.status(404), "remote_refused", 5),
     ("down for now", files.status(503), "remote_unavailable", 1),
-    ("another artifact", files.header("x-artifact-id", "00000000-0000-0000-0000-000000000000"), "remote_protocol", 30),
+    ("another artifact", files.header("x-artifact-id", "00000000-0000-0000-0000-000000000000"), "remote_protocol", 5),
 ]
 
 
@@ -289,6 +289,27 @@ def test_two_workers_on_one_artifact_store_it_once(federation: Federation) -> No
     assert stored_content(federation) == CONTENT
     assert ObsoleteStorageLocation.objects.count() == 1
     assert StorageLocationEvent.objects.count() == 1
+
+
+def test_a_worker_that_lost_its_lease_stops_and_leaves_the_row_to_the_other(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync_operations, "_RENEW_SECONDS", 0.0)
+    federation.publish("cadc:1", CONTENT * 20)
+    federation.publish("cadc:2", CONTENT * 20)
+    others: list[uuid.UUID] = []
+
+    def take_over() -> None:
+        make_due()
+        others.extend(attempts.claim(batches=1))
+        connection.close()
+
+    federation.alpha.faults.append(files.midway(take_over))
+    assert federation.tick() == [BatchResult(failed=1)]
+    assert len(federation.alpha.asked) == 1
+    assert set(SyncAttempt.objects.values_list("lease_holder", flat=True)) == set(others)
+    assert SyncOutcome.objects.get().reason == "race_lost"
+    assert not StorageLocation.objects.exists()
 
 
 @pytest.mark.parametrize("what", ["deleted", "stored", "unwanted"])

@@ -136,6 +136,8 @@ def test_a_worker_that_is_told_to_stop_gives_its_lease_back(
     worker.start()
     wait_for(reached.is_set, "half of the transfer", worker)
     worker.terminate()
+    assert "event=sync_batch result=stopped reason=Shutdown" in worker.log
+    assert "Traceback" not in worker.log
     row = SyncAttempt.objects.get()
     assert (row.lease_holder, row.attempts, row.last_reason) == (None, 0, "")
     federation.alpha.usually = files.well

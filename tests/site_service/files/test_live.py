@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from django.db import connection as django_connection
 
 from datamodel.models import (
     Artifact,
@@ -371,6 +373,23 @@ def test_sigterm_lets_a_running_put_finish(own_site: SiteProcess) -> None:
     own_site.stop()
     own_site.start()
     assert own_site.request("GET", PATH, headers=AUTH).body == b"helloworld"
+
+
+def test_sigterm_is_not_kept_waiting_by_a_wait_for_news(own_site: SiteProcess) -> None:
+    after = json.loads(own_site.request("GET", "/harvest/news", headers=AUTH).body)["settled"] + 1
+    with own_site.connect() as waiting:
+        waiting.sendall(HEAD.replace(f"PUT {PATH}", f"GET /harvest/news?wait=30&after={after}").encode() + b"\r\n")
+        wait_for(listens_for_news)
+        assert own_site.process is not None
+        own_site.process.terminate()
+        assert answer_status(waiting) == 200
+        own_site.process.wait(15)
+
+
+def listens_for_news() -> bool:
+    with django_connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN inventory_news'")
+        return bool(cursor.fetchone()[0])
 
 
 def accepts(site: SiteProcess) -> bool:

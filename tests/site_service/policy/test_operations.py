@@ -6,7 +6,13 @@ import pytest
 from django.db import connection
 from hypothesis import given, settings as hypothesis_settings
 
-from datamodel.models import Artifact, DeletedArtifactEvent, DeletedStorageLocationEvent
+from datamodel.models import (
+    Artifact,
+    DeletedArtifactEvent,
+    DeletedStorageLocationEvent,
+    HarvestState,
+    RemoteInventory,
+)
 from datamodel.uris import Namespace
 from site_service.policy import queries
 from site_service.policy.models import SyncPolicy
@@ -120,3 +126,25 @@ def test_the_sql_of_a_policy_wants_what_the_policy_wants(policy: Policy) -> None
         cursor.execute(f"SELECT a.uri, {sql} FROM unnest(%s::text[]) AS a(uri)", [*values, _URIS])
         answers = dict(cursor.fetchall())
     assert answers == {uri: policy.is_wanted(uri) for uri in _URIS}
+
+
+@pytest.fixture
+def main_cursor() -> HarvestState:
+    """This site harvests a global and has read `cadc:A/` of it."""
+    remote = RemoteInventory.objects.create(name="global", role="global", url="http://127.0.0.1:1")
+    return HarvestState.objects.create(
+        remote=remote, name="artifacts", selector="", epoch="e" * 16, cur_txid=9, covers=["cadc:A/"], is_complete=True
+    )
+
+
+def test_widening_asks_harvest_for_the_past_and_narrowing_takes_that_back(main_cursor: HarvestState) -> None:
+    set_policy(namespace=PART, wanted=True)
+    set_policy(namespace=OTHER, wanted=True)
+    backfills = HarvestState.objects.exclude(selector="")
+    assert sorted(backfills.values_list("selector", "epoch", "cur_txid")) == [("cadc:A/", "", 0), ("gemini:", "", 0)]
+    remove_policy(namespace=OTHER)
+    assert list(backfills.values_list("selector", flat=True)) == ["cadc:A/"]
+    remove_policy(namespace=PART)
+    main_cursor.refresh_from_db()
+    assert main_cursor.covers == []
+    assert not backfills.exists()

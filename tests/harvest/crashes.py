@@ -1,0 +1,67 @@
+"""Crashes at any statement, and the whole state of an inventory to compare before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import connection
+
+TABLES = (
+    "artifact",
+    "site_location",
+    "storage_location",
+    "retired_artifact",
+    "deleted_artifact_event",
+    "storage_location_event",
+    "storage_site",
+    "harvest_conflict",
+    "harvest_rejection",
+)
+
+
+class CrashError(BaseException):
+    """The process ends here."""
+
+
+def everything() -> dict[str, list[tuple[Any, ...]]]:
+    """All rows with their transaction ids."""
+    found = {}
+    with connection.cursor() as cursor:
+        for table in TABLES:
+            cursor.execute(f"SELECT t::text FROM {table} t ORDER BY 1")
+            found[table] = cursor.fetchall()
+    return found
+
+
+@contextmanager
+def crash_at(statement: int) -> Iterator[list[str]]:
+    """Raise before the nth statement; the list holds those that ran."""
+    ran: list[str] = []
+
+    def count(execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
+        if len(ran) == statement:
+            raise CrashError
+        ran.append(sql)
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(count):
+        yield ran
+
+
+def crash_everywhere(operation: Callable[[], object], check: Callable[[], None]) -> int:
+    """Run `operation` with a crash before its first statement, its second, and so on, until it is done.
+
+    `check` runs after each crash. Returns how many there were.
+    """
+    crashes = 0
+    while True:
+        with crash_at(crashes) as ran:
+            try:
+                operation()
+                return crashes
+            except CrashError:
+                assert len(ran) == crashes
+        check()
+        crashes += 1
