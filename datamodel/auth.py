@@ -13,10 +13,12 @@ import threading
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 from django.conf import settings
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import CsrfViewMiddleware
 
 from datamodel import keys, preauth
 from datamodel.errors import NotAuthenticatedError, NotPermittedError
@@ -64,11 +66,15 @@ def revoke_api_tokens(*, tokens: QuerySet[ApiToken], now: datetime) -> int:
 
 
 def authenticate(request: HttpRequest) -> Caller:
-    """The caller by its headers or admin session. Raises `NotAuthenticatedError` for bad credentials."""
+    """The caller by its headers or admin session.
+
+    Raises `NotAuthenticatedError` for bad credentials, `NotPermittedError` for a session whose request another page made.
+    """
     if token := _presented_token(request):
         return _token_callers.get(token)
     user = getattr(request, "user", None)
     if user is not None and user.is_authenticated:
+        _refuse_forged(request)
         grants = ALL_GRANTS if user.is_superuser else frozenset({Grant.READ})
         return Caller(user.get_username(), "session", grants)
     grants = frozenset({Grant.READ}) if settings.INVENTORY_ANONYMOUS_READ else frozenset()
@@ -114,6 +120,21 @@ def _basic_password(value: str) -> str:
 
 def _refuse(reason: str) -> str:
     raise NotAuthenticatedError(reason)
+
+
+class _CsrfCheck(CsrfViewMiddleware):
+    """Django's own check, telling the reason instead of answering."""
+
+    def _reject(self, request: HttpRequest, reason: str) -> NoReturn:
+        del request
+        raise NotPermittedError(f"{reason.rstrip('.')}; send a bearer token instead of a browser's session")
+
+
+def _refuse_forged(request: HttpRequest) -> None:
+    """A browser sends its cookie whoever made the page: what changes anything needs the token of a page of ours, too."""
+    check = _CsrfCheck(lambda _: HttpResponse())
+    check.process_request(request)
+    check.process_view(request, lambda _: HttpResponse(), (), {})
 
 
 class _TokenCallers:

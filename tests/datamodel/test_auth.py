@@ -82,6 +82,24 @@ def test_a_token_comes_before_a_session(secret: str) -> None:
     assert auth.authenticate(request(None, staff)).grants == {Grant.READ}
 
 
+def test_a_session_changes_things_only_from_a_page_of_ours(inventory: InventoryIdentity) -> None:
+    superuser = get_user_model().objects.create_superuser("op")
+    made = RequestFactory().put("/", {})
+    made.user = superuser
+    with pytest.raises(NotPermittedError, match="CSRF"):
+        auth.authenticate(made)
+    secret = "s" * 32
+    ours = RequestFactory(headers={"X-CSRFToken": secret}).put("/", {})
+    ours.user = superuser
+    ours.COOKIES["inventory_csrf"] = secret
+    assert auth.authenticate(ours).grants == ALL_GRANTS
+    foreign = RequestFactory(headers={"X-CSRFToken": secret, "Origin": "https://evil.example"}).put("/", {})
+    foreign.user = superuser
+    foreign.COOKIES["inventory_csrf"] = secret
+    with pytest.raises(NotPermittedError, match="Origin"):
+        auth.authenticate(foreign)
+
+
 def test_anonymous_callers_may_read_only_where_the_setting_says_so(settings: Settings) -> None:
     assert auth.authenticate(request()) == Caller(ANONYMOUS, ANONYMOUS, frozenset())
     settings.INVENTORY_ANONYMOUS_READ = True
