@@ -27,7 +27,7 @@ from harvest.client import Page
 from harvest.staging import stage
 from harvest.streams import Stream
 
-LEASE = timedelta(seconds=60)
+LEASE = timedelta(seconds=settings.INVENTORY_HARVEST_LEASE_SECONDS)
 # One batch at a time is applied in an inventory: rows of two remotes meet in the same uris and tombstones.
 _APPLY_LOCK = 0x48415256
 

@@ -96,6 +96,8 @@ def environment(inventory: Inventory, remotes: Iterable[Inventory], known: Secre
         "INVENTORY_ADMIN_PASSWORD": known.admin_password,
         "INVENTORY_NAMESPACES": ",".join(inventory.namespaces),
         "INVENTORY_GRACEFUL_SECONDS": "5",
+        # Whoever kills a worker here wants to see what happens then.
+        "INVENTORY_HARVEST_LEASE_SECONDS": "15",
         # A demo is small, and its disk may be.
         "INVENTORY_SYNC_FREE_BYTES": str(FREE_BYTES // 4),
         "INVENTORY_PUT_FREE_BYTES": str(FREE_BYTES // 8),
@@ -106,7 +108,6 @@ def environment(inventory: Inventory, remotes: Iterable[Inventory], known: Secre
             "INVENTORY_STORAGE_DIR": str(inventory.directory / "storage"),
             "INVENTORY_RESOURCE_ID": f"ivo://demo.inventory/{inventory.name}",
             "INVENTORY_SYNC_POLICY": json.dumps(policy),
-            # Whoever kills a worker here wants to see what happens then.
             "INVENTORY_SYNC_LEASE_SECONDS": "15",
         }
     return inherited | embedded.location(inventory.servers).environment | settings
