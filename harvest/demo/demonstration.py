@@ -30,9 +30,10 @@ from harvest.demo.federation import (
     usual_inventories,
 )
 from harvest.demo.peer import Peer, PeerError
-from harvest.demo.records import DemoError, locked
+from harvest.demo.records import LOCK, DemoError, locked
 
 _FAILURES_SHOWN = 50
+_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,13 @@ class Demonstration:
             all_held = self._ingest(federation) if self._options.ingest else not self.stopping.is_set()
             if not self._options.stop_afterwards and not self.stopping.is_set():
                 self._display.say("running until Ctrl-C or SIGTERM")
-                self.stopping.wait()
+                self._await_end()
         return all_held
+
+    def _await_end(self) -> None:
+        while not self.stopping.wait(_LOOK_SECONDS):
+            if not (self._options.directory / LOCK).exists():
+                raise DemoError(f"{self._options.directory} was removed while the demo ran")
 
     def _refuse_impossible(self) -> None:
         directory, files = self._options.directory, self._options.files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -230,12 +231,17 @@ class Federation:
         return waiting
 
     def stop(self, *inventories: Inventory) -> None:
-        """End these inventories, or all: workers, listeners, web, servers. Raises EmbeddedError, TimeoutError."""
+        """End these inventories, or all: workers, listeners, web, servers.
+
+        Whatever goes wrong with one, the others are ended too. Raises the first EmbeddedError, TimeoutError or OSError.
+        """
         ending = inventories or tuple(self.inventories)
-        for kinds in _STOP_ORDER:
-            names = [f"{inventory.name}-{kind}" for inventory in ending for kind in kinds]
-            self._supervisor.stop(names, _GRACE_SECONDS)
-        self._servers.stop([inventory.servers for inventory in ending])
+        with contextlib.ExitStack() as tiers:
+            # Of a stack the last is first, and each is called even if those before it failed.
+            tiers.callback(self._servers.stop, [inventory.servers for inventory in ending])
+            for kinds in reversed(_STOP_ORDER):
+                names = [f"{inventory.name}-{kind}" for inventory in ending for kind in kinds]
+                tiers.callback(self._supervisor.stop, names, _GRACE_SECONDS)
 
 
 def unreadiness(url: str) -> str:

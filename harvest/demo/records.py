@@ -15,6 +15,8 @@ from pathlib import Path
 
 from harvest.demo.groups import Group
 
+LOCK = "lock"
+
 
 class DemoError(RuntimeError):
     """The demo cannot do what was asked; the message is one line for the person at the keyboard."""
@@ -23,7 +25,7 @@ class DemoError(RuntimeError):
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Hold the state directory for as long as this process lives. Raises DemoError if another demo holds it."""
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -46,6 +46,10 @@ class Servers:
     def _watch(self, directory: Path, ending: threading.Event) -> None:
         name = directory.parent.name
         while not ending.wait(_LOOK_SECONDS):
+            if not directory.is_dir():
+                # Somebody has removed the data: new servers would be empty ones.
+                self._report(f"PostgreSQL and Redis of {name} are watched no more: {directory} is gone")
+                return
             try:
                 if embedded.status(directory) is None:
                     self._report(f"PostgreSQL or Redis of {name} died; starting it again")

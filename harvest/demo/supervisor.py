@@ -106,7 +106,7 @@ class _Kept:
             groups.end(group, grace_seconds)
         if self._thread.is_alive():
             self._thread.join()
-        self._records.remove(self.service.name)
+        self._forget()
 
     def run_once(self) -> int:
         """Run a program that ends by itself; its exit code."""
@@ -115,7 +115,7 @@ class _Kept:
             return 1
         code = process.wait()
         self._end_rest()
-        self._records.remove(self.service.name)
+        self._forget()
         return code
 
     def _keep(self) -> None:
@@ -171,6 +171,11 @@ class _Kept:
                 groups.end(self._group, 0)
             except TimeoutError as error:
                 self._report(f"{self.service.name}: {error}")
+
+    def _forget(self) -> None:
+        """A record that stays does no harm: its process is gone, and a full disk must not keep others from ending."""
+        with contextlib.suppress(OSError):
+            self._records.remove(self.service.name)
 
     def _report_death(self, code: int, delay: float) -> None:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"

@@ -47,8 +47,14 @@ def free_ports() -> int:
         return first
 
 
+# A demo must not outlive the tests: whoever kills them would leave a whole federation running.
+_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
+
+
 def demo_command(directory: Path, *options: str) -> list[str]:
-    return [sys.executable, "manage.py", "demo", "--dir", str(directory), *options]
+    """The command of a demo that is sent SIGTERM when this process dies."""
+    python = sys.executable
+    return [python, "-c", _WITH_PARENT, python, "manage.py", "demo", "--dir", str(directory), *options]
 
 
 def environment() -> dict[str, str]:
