@@ -11,6 +11,8 @@ from django.core.management import execute_from_command_line, load_command_class
 
 SETTINGS = {"site": "site_service.settings", "global": "global_inventory.settings"}
 WITHOUT_ROLE = {"demo": "harvest", "embedded": "datamodel"}
+# Of a role, but it only becomes another process, which loads Django itself.
+WITHOUT_DJANGO = {"serve": "datamodel"}
 USAGE = """\
 manage.py demo                   three inventories on this machine, from nothing
 manage.py embedded start|stop|status|dump|restore
@@ -35,6 +37,9 @@ def main(argv: Sequence[str], environment: Mapping[str, str]) -> None:
     if role not in SETTINGS:
         raise SystemExit(f'manage.py {command}: set INVENTORY_ROLE to "site" or "global" (it is "{role}").')
     os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS[role]
+    if command in WITHOUT_DJANGO:
+        load_command_class(WITHOUT_DJANGO[command], command).run_from_argv(list(argv))
+        return
     execute_from_command_line(list(argv))
 
 

@@ -1,4 +1,4 @@
-"""App config of the shared model; registers the system checks and what the schema generator must know."""
+"""App config of the shared model; registers the system checks."""
 
 from django.apps import AppConfig
 
@@ -9,5 +9,5 @@ class DatamodelConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        # Both need the app registry, which is being filled while this module is imported.
-        from datamodel import checks, openapi  # noqa: F401, PLC0415
+        # They need the app registry, which is being filled while this module is imported.
+        from datamodel import checks  # noqa: F401, PLC0415

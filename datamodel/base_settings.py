@@ -38,7 +38,8 @@ INVENTORY_SECRET_KEY_IS_TEMPORARY = env.text("INVENTORY_SECRET_KEY", "") == ""
 SECRET_KEY_FALLBACKS = env.words("INVENTORY_SECRET_KEY_FALLBACKS")
 
 BASE_APPS = [
-    "django.contrib.admin",
+    # Its pages are loaded with the routes: workers have none, and start without them.
+    "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -6,6 +6,8 @@ from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
 
+admin.autodiscover()
+
 _routes = [
     path("", include("site_service.files.urls")),
     path("", include("site_service.policy.urls")),

@@ -137,9 +137,11 @@ def test_provisioning_makes_everything_and_a_repeat_changes_nothing() -> None:
 
 @pytest.mark.parametrize("command", ["provision", "serve"])
 def test_without_a_secret_key_that_all_processes_share_nothing_is_sealed_or_served(
-    settings: Settings, command: str
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
+    # `serve` runs before there are settings.
     settings.INVENTORY_SECRET_KEY_IS_TEMPORARY = True
+    monkeypatch.delenv("INVENTORY_SECRET_KEY")
     with pytest.raises(CommandError, match="INVENTORY_SECRET_KEY"):
         run(command)
 

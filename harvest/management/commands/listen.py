@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 class Command(BaseCommand):
     help = "Wait for news of every enabled remote by long-poll and send harvest tasks; ends on SIGTERM or SIGINT."
+    # `manage.py check` is their place; here they would load every page of the site.
+    requires_system_checks: list[str] = []
 
     def handle(self, *_: Any, **__: Any) -> None:
         stopped = threading.Event()
