@@ -57,8 +57,9 @@ openapi: install-dev
 	INVENTORY_ROLE=site $(PYTHON) manage.py spectacular --validate --fail-on-warn --file site_service/openapi.yaml
 	INVENTORY_ROLE=global $(PYTHON) manage.py spectacular --validate --fail-on-warn --file global_inventory/openapi.yaml
 
+# More processes than cores: tests wait for disks, servers and each other.
 test: install-dev
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not long" $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not long" $(ARGS)
 
 test-long: install-dev
 	$(BIN)/pytest -n 2 --dist loadgroup -m long $(ARGS)

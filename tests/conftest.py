@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from django.contrib.contenttypes.management import create_contenttypes
+from django.contrib.contenttypes.models import ContentType
+from django.db.models.signals import post_migrate
 
 from datamodel import auth, positions
 from datamodel.embedded import EmbeddedServers
@@ -25,11 +28,19 @@ def django_db_modify_db_settings(servers: EmbeddedServers) -> None:
     """The servers start before the test database is made; each process has its own cluster, so one name serves all."""
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> None:
+    """Emptying the tables after a test must not fill them with permissions again: most of the time went there."""
+    post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
+    post_migrate.disconnect(create_contenttypes)
+
+
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     yield
     auth.clear_caches()
     positions.cached_identity.clear()
+    ContentType.objects.clear_cache()
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def _no_bytes_without_row(demo: Demo, name: str, killed_in: str | None) -> None:
         for path in lone():
             # The second line of a record is its digest.
             facts = path.with_suffix(".json").read_text().splitlines()[0]
-            assert json.loads(facts)["uri"].startswith(killed_in)
+            assert json.loads(facts)["facts"]["uri"].startswith(killed_in)
             demo.left_by_killed.add(path)
     # A transfer that runs now has published its bytes a moment before their row.
     eventually(lambda: not lone(), f"bytes without a row at {name}: {lone()}")
