@@ -146,6 +146,7 @@ def test_a_chunked_upload_streams_through(demo: Demo, proxy: Proxy) -> None:
     assert read(proxy.alpha, uri) == content
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked\r\n\r\n100000\r\n", "Content-Length: 1048576\r\n\r\n"])
 def test_an_upload_that_is_cut_stores_nothing(demo: Demo, proxy: Proxy, framing: str) -> None:
     uri = f"{demo.namespace()}file"
