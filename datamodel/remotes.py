@@ -6,18 +6,22 @@ import uuid
 from datetime import datetime
 from urllib.parse import urlsplit
 
+from django.db import transaction
 from django.db.models import QuerySet
 
 from datamodel import sealing
 from datamodel.errors import InvalidRequestError
 from datamodel.models import HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
 
+# Its name on the wire.
+_SITES_STREAM = "sites"
+
 
 def save_remote(*, name: str, role: str, url: str, token: str | None, enabled: bool | None = None) -> RemoteInventory:
     """Make or change the remote of this name; None keeps what it has. A repeat changes nothing.
 
     A changed URL may name another inventory: what was learnt of the old one (its id, its site) is forgotten, and the next
-    contact learns anew. Raises `InvalidRequestError` for a role or URL that cannot be.
+    contact learns anew, for which a site's description of itself is read again. Raises `InvalidRequestError` for a role or URL that cannot be.
     """
     address = checked_url(url)
     if role not in RemoteInventory.Role.values:
@@ -27,10 +31,12 @@ def save_remote(*, name: str, role: str, url: str, token: str | None, enabled: b
         values["token"] = sealing.seal(token.encode())
     if enabled is not None:
         values["enabled"] = enabled
-    known = RemoteInventory.objects.filter(name=name).first()
-    if known is not None and known.url != address:
-        values |= {"inventory_id": None, "site": None}
-    remote, _ = RemoteInventory.objects.update_or_create(name=name, defaults=values)
+    with transaction.atomic():
+        known = RemoteInventory.objects.select_for_update().filter(name=name).first()
+        if known is not None and known.url != address:
+            values |= {"inventory_id": None, "site": None}
+            rewind(states=HarvestState.objects.filter(remote=known, name=_SITES_STREAM))
+        remote, _ = RemoteInventory.objects.update_or_create(name=name, defaults=values)
     return remote
 
 

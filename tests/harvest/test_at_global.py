@@ -25,6 +25,7 @@ from datamodel.models import (
     StorageSite,
 )
 from datamodel.queries import artifact_by_id
+from datamodel.remotes import save_remote
 from datamodel.rules import ArtifactRow
 from harvest import client, exchange, operations
 from harvest.client import PageQuery, Remote
@@ -427,6 +428,17 @@ def test_a_site_that_became_another_inventory_is_refused(peer: FakeInventory) ->
     peer.inventory_id = uuid.uuid4()
     with pytest.raises(RemoteProtocolError, match="add it as a new remote"):
         exchange.harvest("peer")
+
+
+def test_a_site_that_has_moved_is_known_again_and_its_next_file_arrives(peer: FakeInventory) -> None:
+    harvest()
+    remote = RemoteInventory.objects.get()
+    save_remote(name=remote.name, role=remote.role, url=remote.url.replace("127.0.0.1", "localhost"), token=None)
+    row = artifact_row()
+    peer.add_artifact(row)
+    harvest()
+    assert RemoteInventory.objects.get().site_id == peer.inventory_id
+    assert SiteLocation.objects.get().pk == (row.id, peer.inventory_id)
 
 
 def test_switches_of_a_site_arrive(peer: FakeInventory) -> None:
