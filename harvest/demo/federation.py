@@ -18,6 +18,7 @@ from pathlib import Path
 import urllib3
 
 from datamodel import embedded
+from harvest.demo.forkserver import Program
 from harvest.demo.records import DemoError, Secrets
 from harvest.demo.servers import Servers
 from harvest.demo.supervisor import Report, Service, Supervisor, port_is_free
@@ -147,11 +148,13 @@ def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> dic
     announces = {"celery": "ready.", "dramatiq": "ready for action"}
     return {
         kind: Service(
-            name=f"{inventory.name}-{kind}",
-            argv=[sys.executable, *argv],
-            environment=variables,
-            directory=PROJECT,
-            log=logs / f"{inventory.name}-{kind}.log",
+            Program(
+                name=f"{inventory.name}-{kind}",
+                argv=[sys.executable, *argv],
+                environment=variables,
+                directory=PROJECT,
+                log=logs / f"{inventory.name}-{kind}.log",
+            ),
             port=inventory.port if kind == "web" else None,
             announces=announces.get(kind, ""),
         )
@@ -179,6 +182,7 @@ class Federation:
 
         Raises DemoError, EmbeddedError or OSError, also when `stopping` is set meanwhile; call `stop` then too.
         """
+        self._supervisor.prepare()
         self._supervisor.end_left_behind(_GRACE_SECONDS)
         for inventory in self.inventories:
             if not port_is_free(inventory.port):
@@ -240,6 +244,8 @@ class Federation:
         ending = inventories or tuple(self.inventories)
         with contextlib.ExitStack() as tiers:
             # Of a stack the last is first, and each is called even if those before it failed.
+            if not inventories:
+                tiers.callback(self._supervisor.close)
             tiers.callback(self._servers.stop, [inventory.servers for inventory in ending])
             for kinds in reversed(_STOP_ORDER):
                 names = [f"{inventory.name}-{kind}" for inventory in ending for kind in kinds]

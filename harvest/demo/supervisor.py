@@ -1,27 +1,25 @@
 """Keeps services running: each in a process group of its own, recorded, restarted visibly, and stopped in order.
 
-A group is on record before its program starts: the process waits for one line on its standard input until the record is
-written, and ends by itself if the supervisor dies before. So whatever a killed supervisor leaves is found by the next one.
+A group is on record before its program starts: the process waits until the record is written, and ends by itself if the
+supervisor dies before. So whatever a killed supervisor leaves is found by the next one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from harvest.demo import groups
+from harvest.demo.forkserver import Child, ForkServer, Program
 from harvest.demo.groups import Group
 from harvest.demo.records import DemoError, Records
 
-MARK_VARIABLE = "INVENTORY_DEMO_MARK"
-_GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "gate")
 _STEADY_SECONDS = 10.0
 _FIRST_DELAY = 0.25
 _LONGEST_DELAY = 15.0
@@ -36,13 +34,17 @@ Report = Callable[[str], None]
 class Service:
     """One program to keep running. `announces` is what it writes to its log once it is connected."""
 
-    name: str
-    argv: Sequence[str]
-    environment: Mapping[str, str] = field(repr=False)
-    directory: Path
-    log: Path
+    program: Program
     port: int | None = None
     announces: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.program.name
+
+    @property
+    def log(self) -> Path:
+        return self.program.log
 
 
 def next_delay(delay: float, lived: float) -> float:
@@ -74,8 +76,9 @@ def tail(log: Path, lines: int = _TAIL_LINES) -> str:
 class _Kept:
     """One service and the thread that keeps it."""
 
-    def __init__(self, service: Service, records: Records, mark: str, report: Report) -> None:
+    def __init__(self, service: Service, forkserver: ForkServer, records: Records, mark: str, report: Report) -> None:
         self.service = service
+        self._forkserver = forkserver
         self._records = records
         self._mark = mark
         self._report = report
@@ -134,35 +137,28 @@ class _Kept:
             if self._ending.wait(delay) or not self._await_port():
                 return
 
-    def _try_launch(self) -> subprocess.Popen[bytes] | None:
+    def _try_launch(self) -> Child | None:
         try:
             return self._launch()
         except OSError as error:
             self._report(f"{self.service.name} could not be started: {error}")
             return None
 
-    def _launch(self) -> subprocess.Popen[bytes] | None:
+    def _launch(self) -> Child | None:
         service = self.service
         with self._lock:
             if self._ending.is_set():
                 return None
-            with service.log.open("ab") as log:
-                self._log_start = log.tell()
-                process = subprocess.Popen(
-                    [*_GATE, *service.argv],
-                    cwd=service.directory,
-                    env={**service.environment, MARK_VARIABLE: self._mark},
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            assert process.stdin is not None  # noqa: S101  # it was asked for above
-            with process.stdin as gate:
-                self._group = Group.led_by(process.pid, self._mark)
-                self._records.add(service.name, self._group, list(service.argv))
-                gate.write(b"go\n")
-            return process
+            self._log_start = service.log.stat().st_size if service.log.exists() else 0
+            child = self._forkserver.launch(service.program)
+            try:
+                self._group = Group.led_by(child.pid, self._mark)
+                self._records.add(service.name, self._group, list(service.program.argv))
+            except BaseException:
+                child.abandon()
+                raise
+            child.release()
+            return child
 
     def _end_rest(self) -> None:
         """What a dead leader has left must not live beside its successor."""
@@ -200,9 +196,18 @@ class Supervisor:
 
     def __init__(self, directory: Path, mark: str, report: Report) -> None:
         self._records = Records(directory)
+        self._forkserver = ForkServer(mark)
         self._mark = mark
         self._report = report
         self._kept: dict[str, _Kept] = {}
+
+    def prepare(self) -> None:
+        """Load what the services need while they wait for something else."""
+        self._forkserver.start()
+
+    def close(self) -> None:
+        """Call it when all services have ended."""
+        self._forkserver.close()
 
     def end_left_behind(self, grace_seconds: float) -> None:
         """End what a killed demo left in this directory. Raises DemoError, TimeoutError."""
@@ -240,6 +245,6 @@ class Supervisor:
         service.log.parent.mkdir(parents=True, exist_ok=True)
         if service.log.exists() and service.log.stat().st_size > _LOG_BYTES:
             service.log.replace(service.log.with_suffix(".log.1"))
-        kept = _Kept(service, self._records, self._mark, self._report)
+        kept = _Kept(service, self._forkserver, self._records, self._mark, self._report)
         self._kept[service.name] = kept
         return kept

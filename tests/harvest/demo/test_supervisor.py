@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from datamodel.processes import wait_until
-from harvest.demo import groups
+from harvest.demo import forkserver, groups
+from harvest.demo.forkserver import ForkServer, Program
 from harvest.demo.groups import Group
 from harvest.demo.records import DemoError, Records, Secrets, locked
-from harvest.demo.supervisor import _GATE, Service, Supervisor, next_delay
+from harvest.demo.supervisor import Service, Supervisor, next_delay
 
 SECONDS = 30
 
@@ -49,10 +50,15 @@ def supervisor(tmp_path: Path, reports: Reports) -> Iterator[Supervisor]:
     supervisor = Supervisor(tmp_path, "mark-of-a-test", reports)
     yield supervisor
     supervisor.stop(["one", "two"], 0.2)
+    supervisor.close()
+
+
+def program(tmp_path: Path, *argv: str, name: str = "one") -> Program:
+    return Program(name, argv, dict(os.environ), tmp_path, tmp_path / f"{name}.log")
 
 
 def service(tmp_path: Path, script: str, name: str = "one", **more: object) -> Service:
-    base = Service(name, ["/bin/sh", "-c", script], dict(os.environ), tmp_path, tmp_path / f"{name}.log")
+    base = Service(program(tmp_path, "/bin/sh", "-c", script, name=name))
     return replace(base, **more)  # type: ignore[arg-type]  # the caller names real fields
 
 
@@ -78,11 +84,78 @@ def test_a_service_is_on_record_before_its_program_runs(tmp_path: Path, supervis
     wait_until(lambda: not supervisor.unconnected(), SECONDS, "it did not read its own record")
 
 
-def test_a_service_whose_supervisor_dies_before_the_record_never_runs(tmp_path: Path) -> None:
-    gate = subprocess.Popen([*_GATE, "touch", str(tmp_path / "ran")], stdin=subprocess.PIPE)
-    gate.communicate(b"")
-    assert gate.returncode != 0
+@pytest.fixture
+def fork_server() -> Iterator[ForkServer]:
+    server = ForkServer("mark-of-a-test")
+    yield server
+    server.close()
+
+
+def test_a_service_whose_supervisor_dies_before_the_record_never_runs(tmp_path: Path, fork_server: ForkServer) -> None:
+    child = fork_server.launch(program(tmp_path, "touch", "ran"))
+    child.abandon()
+    assert child.wait() == 0
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_python_program_finds_all_as_python_itself_would_give_it(tmp_path: Path, fork_server: ForkServer) -> None:
+    (tmp_path / "own.py").write_text(
+        "import atexit, os, sys, threading\n"
+        "atexit.register(print, 'the end')\n"
+        "print(__name__, sys.argv, os.getcwd(), os.environ['OWN'], sys.stdin.read() == '')\n"
+        "print(sorted(os.listdir('/proc/self/fd')), os.getsid(0) == os.getpid(), threading.active_count())\n"
+        "print(open('/proc/self/environ').read().count('mark-of-a-test'), open('/proc/self/comm').read().strip())\n"
+        "print('a complaint', file=sys.stderr)\n"
+        "sys.exit(7)\n"
+    )
+    own = replace(program(tmp_path, sys.executable, "own.py", "x y"), environment={**os.environ, "OWN": "value"})
+    child = fork_server.launch(own)
+    child.release()
+    assert child.wait() == 7
+    assert own.log.read_text().splitlines() == [
+        f"__main__ ['own.py', 'x y'] {tmp_path} value True",
+        # The third is the listing itself.
+        "['0', '1', '2', '3'] True 1",
+        "1 one",
+        "a complaint",
+        "the end",
+    ]
+
+
+def test_a_python_module_runs_as_with_m(tmp_path: Path, fork_server: ForkServer) -> None:
+    child = fork_server.launch(program(tmp_path, sys.executable, "-m", "json.tool", "--help"))
+    child.release()
+    assert child.wait() == 0
+    assert "usage: " in (tmp_path / "one.log").read_text()
+
+
+def test_a_fork_server_that_was_killed_is_started_again_and_what_it_started_is_known_to_have_no_parent(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
+    child = fork_server.launch(program(tmp_path, "sleep", "600"))
+    child.release()
+    assert fork_server._process is not None
+    fork_server._process.kill()
+    assert child.wait() == 255
+    os.kill(child.pid, signal.SIGKILL)
+    fork_server._process.wait()
+    second = fork_server.launch(program(tmp_path, "false"))
+    second.release()
+    assert second.wait() == 1
+
+
+def test_what_is_loaded_in_advance_exists_and_depends_on_no_setting() -> None:
+    """In a process of its own: this one has settings."""
+    script = (
+        "import importlib, sys, threading\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "from django.conf import settings\n"
+        "assert not settings.configured\n"
+        "assert threading.active_count() == 1\n"
+        "assert not [name for name in sys.modules if name.startswith(('datamodel', 'harvest', 'site_service', 'global_'))]\n"
+    )
+    without = {name: value for name, value in os.environ.items() if not name.startswith("DJANGO_")}
+    subprocess.run([sys.executable, "-c", script, *forkserver.LIBRARIES], env=without, check=True)
 
 
 def test_a_killed_service_is_restarted_visibly_after_its_whole_group_has_ended(
@@ -148,11 +221,12 @@ def test_a_program_that_fails_is_an_error_with_the_end_of_its_log(tmp_path: Path
 ABANDON = """
 import sys, os, signal, time
 from pathlib import Path
+from harvest.demo.forkserver import Program
 from harvest.demo.supervisor import Service, Supervisor
 directory = Path(sys.argv[1])
 supervisor = Supervisor(directory, "an earlier mark", print)
 argv = ["/bin/sh", "-c", "sleep 600 & echo $$ $!; wait"]
-supervisor.start(Service("one", argv, dict(os.environ), directory, directory / "one.log", announces=" "))
+supervisor.start(Service(Program("one", argv, dict(os.environ), directory, directory / "one.log"), announces=" "))
 while supervisor.unconnected():
     time.sleep(0.01)
 os.kill(os.getpid(), signal.SIGKILL)
