@@ -39,7 +39,6 @@ def run(directory: Path, *options: str, seconds: float = START_SECONDS) -> subpr
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-@pytest.mark.long
 def test_the_whole_job_runs_twice_on_one_directory_and_every_check_holds(tmp_path: Path) -> None:
     files = tmp_path / "files"
     files.mkdir()
