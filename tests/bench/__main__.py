@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import psycopg
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodel import embedded
+from datamodel.uris import ArtifactUri
 from tests.bench import limits
 from tests.bench.load import BenchError, Request, Row, download, measure, rate, upload
 
@@ -198,7 +200,12 @@ def harvest(bench: Bench) -> Iterator[Row]:
 def seed_artifacts(database_url: str, prefix: str, rows: int) -> None:
     """Rows as PUT would have made them; bytes are not needed to be harvested."""
     with psycopg.connect(database_url) as connection:
-        connection.execute(_SEED_SQL, {"prefix": prefix, "rows": rows})
+        connection.execute("CREATE TEMPORARY TABLE seed (uri text, bucket text) ON COMMIT DROP")
+        with connection.cursor().copy("COPY seed FROM STDIN") as copy:
+            for number in range(rows):
+                uri = ArtifactUri.parse(f"{prefix}{number}")
+                copy.write_row((uri.value, uri.bucket))
+        connection.execute(_SEED_SQL)
         connection.execute(
             "INSERT INTO storage_location SELECT id, 'bench-' || id, 'bench', inventory_now() FROM artifact "
             "WHERE uri >= %(prefix)s AND uri < %(prefix)s || '~'",
@@ -213,8 +220,7 @@ _SEED_SQL = """
         meta_checksum, meta_modified_at, txid)
     SELECT id, uri, bucket, checksum, at, 4096, at,
         artifact_meta_checksum(id, uri, bucket, checksum, at, 4096, NULL, NULL), at, 0
-    FROM (SELECT gen_random_uuid() AS id, %(prefix)s || n AS uri, substr(md5(n::text), 1, 5) AS bucket,
-        'md5:' || md5(n::text) AS checksum, inventory_now() AS at FROM generate_series(1, %(rows)s) n) made
+    FROM (SELECT gen_random_uuid() AS id, uri, bucket, 'md5:' || md5(uri) AS checksum, inventory_now() AS at FROM seed) made
 """
 
 
@@ -332,7 +338,7 @@ def run(sizes: Sizes, console: Console) -> tuple[list[Row], dict[str, float]]:
             bench = Bench(directory, ready, sizes)
             with raw_peer(bench) as peer:
                 lag = visibility(bench)
-                for row in (*large_files(bench, peer), *small_files(bench, peer), *file_sync(bench), *harvest(bench)):
+                for row in chain(large_files(bench, peer), small_files(bench, peer), file_sync(bench), harvest(bench)):
                     rows.append(row)
                     console.print(f"{row.name}: {row.figure:,.0f} {row.unit}, {row.ratio:.2f} of {row.limit_name}")
     finally:

@@ -16,9 +16,7 @@ from psycopg_pool import ConnectionPool
 
 _pool = ConnectionPool(os.environ["DATABASE_URL"], min_size=1, max_size=20, open=True, kwargs={"autocommit": True})
 _key = Ed25519PrivateKey.generate()
-_LOOK_UP = (
-    "SELECT a.id, a.content_checksum, a.content_length, l.storage_id FROM artifact a LEFT JOIN storage_location l "
-)
+_LOOK_UP = "SELECT a.id, a.content_checksum, a.content_length, l.storage_id, a.uri FROM artifact a LEFT JOIN storage_location l "
 _BY_URI = _LOOK_UP + "ON l.artifact_id = a.id WHERE a.uri = %s"
 _BY_URIS = _LOOK_UP + "ON l.artifact_id = a.id WHERE a.uri = ANY(%s)"
 
@@ -52,11 +50,8 @@ def _bulk(environ: Environ, rest: str) -> object:
     del rest
     uris = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
     with _pool.connection() as connection:
-        rows = connection.execute(_BY_URIS, [uris]).fetchall()
-    return [
-        {"id": str(row[0]), "url": f"http://x/{_key.sign(uri.encode()).hex()}/{uri}"}
-        for uri, row in zip(uris, rows, strict=True)
-    ]
+        found = {row[4]: row for row in connection.execute(_BY_URIS, [uris])}
+    return [{"id": str(found[uri][0]), "url": f"http://x/{_key.sign(uri.encode()).hex()}/{uri}"} for uri in uris]
 
 
 def _file(environ: Environ, start: Start) -> Iterable[bytes]:
