@@ -156,7 +156,9 @@ def test_an_upload_that_is_cut_stores_nothing(demo: Demo, proxy: Proxy, framing:
         head = f"PUT /alpha/files/{uri} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {demo.token}\r\n{framing}"
         connection.sendall(head.encode() + b"x" * 500_000)
         # It is not buffered by nginx: the site writes what it has been sent so far.
-        eventually(lambda: not set(temporary.iterdir()) <= before, "the upload does not reach the site before it is complete")
+        eventually(
+            lambda: not set(temporary.iterdir()) <= before, "the upload does not reach the site before it is complete"
+        )
     eventually(lambda: set(temporary.iterdir()) <= before, "the site does not notice the cut")
     assert demo.alpha.status_of(uri) == 404
 
