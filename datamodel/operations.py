@@ -116,6 +116,15 @@ def detach_location(*, artifact_id: uuid.UUID) -> Located | None:
     return serialized(lambda: _detach(artifact_id))
 
 
+def clear_location(*, artifact_id: uuid.UUID, expected: Located) -> bool:
+    """The copy of an artifact at this place is bad or missing, a fact: from now on it is not served nor located.
+
+    Commits a DeletedStorageLocationEvent (any StorageLocationEvent goes); the artifact stays known. Returns False, with
+    nothing changed, when it is not (or no more) stored at the `expected` place. What becomes of the bytes is the caller's.
+    """
+    return serialized(lambda: _clear(artifact_id, expected))
+
+
 def delete_artifact(*, uri: ArtifactUri, preconditions: Preconditions = Preconditions()) -> int:
     """Delete everywhere: DeletedArtifactEvent, row and location in one transaction; bytes are retired.
 
@@ -264,6 +273,22 @@ def _detach(artifact_id: uuid.UUID) -> Located | None:
         cursor.execute("DELETE FROM storage_location WHERE artifact_id = %s", [artifact_id])
     rows.exchange_event("storage_location_event", "deleted_storage_location_event", artifact_id, known.artifact.uri)
     return known.location
+
+
+def _clear(artifact_id: uuid.UUID, expected: Located) -> bool:
+    known = queries.artifact_by_id(artifact_id, for_update=True)
+    if known is None:
+        return False
+    with connection.cursor() as cursor:
+        # A statement of its own: it sees what was committed while the lock was waited for.
+        cursor.execute(
+            "DELETE FROM storage_location WHERE artifact_id = %s AND storage_id = %s AND storage_bucket = %s",
+            [artifact_id, expected.storage_id, expected.storage_bucket],
+        )
+        if not cursor.rowcount:
+            return False
+    rows.exchange_event("storage_location_event", "deleted_storage_location_event", artifact_id, known.artifact.uri)
+    return True
 
 
 def _delete(uri: ArtifactUri, preconditions: Preconditions) -> int:

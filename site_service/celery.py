@@ -13,7 +13,9 @@ from django.conf import settings
 
 app = Celery("site_service")
 app.conf.update(settings.CELERY_SETTINGS)
-app.autodiscover_tasks(["harvest", "site_service.files", "site_service.retention", "site_service.file_sync"])
+app.autodiscover_tasks(
+    ["harvest", "site_service.files", "site_service.retention", "site_service.scrub", "site_service.file_sync"]
+)
 
 
 def every(seconds: float, task: str) -> dict[str, object]:
@@ -26,5 +28,7 @@ app.conf.beat_schedule = {
     "trusted-keys": every(60, "harvest.tasks.refresh_trusted_keys"),
     "file-sync": every(settings.INVENTORY_SYNC_SECONDS, "site_service.file_sync.tasks.enqueue_missing"),
     "transactions": every(300, "site_service.files.tasks.sweep_transactions"),
+    "scrub": every(settings.INVENTORY_SCRUB_SECONDS, "site_service.scrub.tasks.enqueue_readings"),
+    "scrub-tidy": every(6 * 3600, "site_service.scrub.tasks.tidy"),
     "retention": every(30, "site_service.retention.tasks.enqueue_removals"),
 }

@@ -24,6 +24,7 @@ INVENTORY_ALLOW_WRITE = env.flag("INVENTORY_ALLOW_WRITE", default=True)
 INSTALLED_APPS = [
     "site_service",
     *BASE_APPS,
+    "site_service.scrub",
     "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
@@ -42,12 +43,14 @@ INVENTORY_SYNC_POLICY = env.text("INVENTORY_SYNC_POLICY", "[]")
 INVENTORY_SCHEMA_MODULES = [
     *INVENTORY_SCHEMA_MODULES,
     "site_service.files.schema",
+    "site_service.scrub.schema",
     "site_service.policy.schema",
     "site_service.file_sync.schema",
 ]
 INVENTORY_METRICS_MODULES = [
     *INVENTORY_METRICS_MODULES,
     "site_service.retention.metrics",
+    "site_service.scrub.metrics",
     "site_service.file_sync.metrics",
 ]
 INVENTORY_READINESS = ["site_service.health.check_store"]
@@ -83,7 +86,7 @@ STORAGES: dict[str, Any] = {
 }
 
 # Modules of Dramatiq actors that a worker of this site runs.
-DRAMATIQ_ACTORS = ("site_service.retention.actors", "site_service.file_sync.actors")
+DRAMATIQ_ACTORS = ("site_service.retention.actors", "site_service.file_sync.actors", "site_service.scrub.actors")
 
 INVENTORY_REFUSE_EMPTY = env.flag("INVENTORY_REFUSE_EMPTY", default=False)
 INVENTORY_MAX_CONTENT_BYTES = env.integer("INVENTORY_MAX_CONTENT_BYTES", 16 * 1024**4, minimum=1)
@@ -100,4 +103,9 @@ INVENTORY_SYNC_LEASE_SECONDS = env.integer("INVENTORY_SYNC_LEASE_SECONDS", 120, 
 INVENTORY_SYNC_READ_TIMEOUT_SECONDS = env.integer("INVENTORY_SYNC_READ_TIMEOUT_SECONDS", 30, minimum=1)
 INVENTORY_SYNC_MIN_BYTES_PER_SECOND = env.integer("INVENTORY_SYNC_MIN_BYTES_PER_SECOND", 10_000)
 INVENTORY_SYNC_TIME_LIMIT_SECONDS = env.integer("INVENTORY_SYNC_TIME_LIMIT_SECONDS", 24 * 3600, minimum=60)
+# Every stored byte is read again once in so long (0: never), this fast, in these hours (UTC); ScrubPolicy rows say otherwise.
+INVENTORY_SCRUB_PERIOD_SECONDS = env.integer("INVENTORY_SCRUB_PERIOD_SECONDS", 90 * 24 * 3600)
+INVENTORY_SCRUB_BYTES_PER_SECOND = env.integer("INVENTORY_SCRUB_BYTES_PER_SECOND", 20_000_000)
+INVENTORY_SCRUB_HOURS = env.text("INVENTORY_SCRUB_HOURS", "")
+INVENTORY_SCRUB_SECONDS = env.integer("INVENTORY_SCRUB_SECONDS", 60, minimum=1)
 INVENTORY_LEGACY_PUBLIC_KEYS = env.words("INVENTORY_LEGACY_PUBLIC_KEYS")
