@@ -88,6 +88,14 @@ def apply_artifacts_at_site(*, remote_id: int, selection: Selection) -> int:
     return changed + _merge(role) + _attach_retained()
 
 
+def count_dead() -> int:
+    """How many artifacts known here this batch's tombstones name."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM harvested h JOIN artifact a ON a.id = h.id")
+        (count,) = cursor.fetchone()
+    return int(count)
+
+
 def apply_tombstones_at_global(*, remote_id: int) -> int:
     """Deleted for ever: the event gets our own time, so that it is news to the sites."""
     changed = _insert_tombstones(remote_id, "inventory_now()")
