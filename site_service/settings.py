@@ -25,6 +25,7 @@ INSTALLED_APPS = [
     "site_service",
     *BASE_APPS,
     "site_service.scrub",
+    "site_service.retention",
     "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
@@ -44,6 +45,7 @@ INVENTORY_SCHEMA_MODULES = [
     *INVENTORY_SCHEMA_MODULES,
     "site_service.files.schema",
     "site_service.scrub.schema",
+    "site_service.retention.schema",
     "site_service.policy.schema",
     "site_service.file_sync.schema",
 ]

@@ -16,6 +16,7 @@ INSTALLED_APPS = [
     "site_service",
     *BASE_APPS,
     "site_service.scrub",
+    "site_service.retention",
     "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
