@@ -6,7 +6,6 @@ import os
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -391,17 +390,14 @@ def test_bytes_that_come_back_from_retention_are_no_better_than_they_were(scrubb
     scan.follow(queries.configured_schedule())
     long_ago = rows.database_now() - timedelta(days=400)
     CopyVerification.objects.update(verified_at=long_ago)
-    located = scrubbed.place_of(first)
-    artifact = artifact_by_id(first)
-    assert artifact is not None
     model.delete_artifact(uri=ArtifactUri.parse(URI))
     assert CopyVerification.objects.get().location_id is None
     assert scan.tidy(retention_seconds=0) == (0, 0)
-    RetiredArtifact.objects.update(state="restored")
-    again = uuid.uuid4()
-    rows.insert_artifact(replace(artifact.artifact, id=again), located)
+    again = model.undelete_artifact(retired_id=first).artifact.id
+    assert again != first
     (copy,) = queries.verified_copies([URI])
-    assert copy.verified_at == long_ago
+    assert (copy.artifact_id, copy.verified_at) == (again, long_ago)
+    assert queries.verified_since([again], since=long_ago + timedelta(days=1)) == set()
     scan.follow(queries.configured_schedule())
     kept = CopyVerification.objects.get()
     assert (kept.location_id, kept.verified_at) == (again, long_ago)
