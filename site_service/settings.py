@@ -27,6 +27,7 @@ INSTALLED_APPS = [
     "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
+    "site_service.file_validate",
 ]
 ROOT_URLCONF = "site_service.urls"
 WSGI_APPLICATION = "site_service.wsgi.application"
@@ -100,4 +101,8 @@ INVENTORY_SYNC_LEASE_SECONDS = env.integer("INVENTORY_SYNC_LEASE_SECONDS", 120, 
 INVENTORY_SYNC_READ_TIMEOUT_SECONDS = env.integer("INVENTORY_SYNC_READ_TIMEOUT_SECONDS", 30, minimum=1)
 INVENTORY_SYNC_MIN_BYTES_PER_SECOND = env.integer("INVENTORY_SYNC_MIN_BYTES_PER_SECOND", 10_000)
 INVENTORY_SYNC_TIME_LIMIT_SECONDS = env.integer("INVENTORY_SYNC_TIME_LIMIT_SECONDS", 24 * 3600, minimum=60)
+# An object without a row may be a file on its way: it is left alone for so long.
+INVENTORY_VALIDATE_GRACE_SECONDS = env.integer("INVENTORY_VALIDATE_GRACE_SECONDS", 24 * 3600)
+INVENTORY_VALIDATE_SECONDS = env.integer("INVENTORY_VALIDATE_SECONDS", 7 * 24 * 3600)
+INVENTORY_VALIDATE_FINDINGS = env.integer("INVENTORY_VALIDATE_FINDINGS", 100_000, minimum=1)
 INVENTORY_LEGACY_PUBLIC_KEYS = env.words("INVENTORY_LEGACY_PUBLIC_KEYS")

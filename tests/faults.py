@@ -158,7 +158,9 @@ class LossyListing(CutListing):
     """A store whose listings lose the object number `keep` and go on."""
 
     def listing(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
-        return (one for number, one in enumerate(self._store.listing(bucket_prefix)) if number != self._keep)
+        for number, one in enumerate(self._store.listing(bucket_prefix)):
+            if number != self._keep or isinstance(one, ListingEnd):
+                yield one
 
 
 class RecordingDisk(Disk):
