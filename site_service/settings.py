@@ -45,11 +45,13 @@ INVENTORY_SCHEMA_MODULES = [
     "site_service.files.schema",
     "site_service.policy.schema",
     "site_service.file_sync.schema",
+    "site_service.file_validate.schema",
 ]
 INVENTORY_METRICS_MODULES = [
     *INVENTORY_METRICS_MODULES,
     "site_service.retention.metrics",
     "site_service.file_sync.metrics",
+    "site_service.file_validate.metrics",
 ]
 INVENTORY_READINESS = ["site_service.health.check_store"]
 INVENTORY_STATE = "site_service.health.state"
@@ -84,7 +86,11 @@ STORAGES: dict[str, Any] = {
 }
 
 # Modules of Dramatiq actors that a worker of this site runs.
-DRAMATIQ_ACTORS = ("site_service.retention.actors", "site_service.file_sync.actors")
+DRAMATIQ_ACTORS = (
+    "site_service.retention.actors",
+    "site_service.file_sync.actors",
+    "site_service.file_validate.actors",
+)
 
 INVENTORY_REFUSE_EMPTY = env.flag("INVENTORY_REFUSE_EMPTY", default=False)
 INVENTORY_MAX_CONTENT_BYTES = env.integer("INVENTORY_MAX_CONTENT_BYTES", 16 * 1024**4, minimum=1)

@@ -138,6 +138,7 @@ class QuarantinedObject(models.Model):
     state = models.CharField(max_length=11, choices=State.choices, default=State.QUARANTINED)
     state_at = MillisField()
     decided_by = models.CharField(max_length=150, default="")
+    reason = models.CharField(max_length=200, default="")
 
     class Meta:
         db_table = "quarantined_object"

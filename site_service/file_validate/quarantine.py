@@ -14,7 +14,7 @@ from django.db import connection, transaction
 
 from datamodel import operations as model
 from datamodel.adoption import adopt_content
-from datamodel.errors import StateConflictError
+from datamodel.errors import InvalidRequestError, StateConflictError
 from datamodel.logs import unit_of_work
 from datamodel.operations import serialized
 from datamodel.queries import artifact_by_id, artifact_by_uri
@@ -50,6 +50,7 @@ def quarantine(
         "state": _State.QUARANTINED,
         "state_at": now,
         "decided_by": "",
+        "reason": "",
     }
     QuarantinedObject.objects.update_or_create(
         storage_bucket=located.storage_bucket, storage_id=located.storage_id, defaults=values
@@ -78,11 +79,14 @@ def restore_quarantined(*, store: ArtifactStore, object_id: uuid.UUID, decided_b
         return row
 
 
-def decide_purge(*, object_id: uuid.UUID, decided_by: str) -> bool:
+def decide_purge(*, object_id: uuid.UUID, decided_by: str, reason: str) -> bool:
     """An operator's word that these bytes may go; whether they may: not those that an artifact refers to by now.
 
-    Commits state `removing` before any byte is touched. A repeat says the same.
+    Commits state `removing`, who said so and why, before any byte is touched. A repeat says the same. Raises
+    `InvalidRequestError` without a reason.
     """
+    if not reason.strip():
+        raise InvalidRequestError("say why: these bytes will be gone for ever")
     held = QuarantinedObject.objects.get(id=object_id)
     with transaction.atomic():
         lock_storage_id(held.storage_id)
@@ -92,7 +96,7 @@ def decide_purge(*, object_id: uuid.UUID, decided_by: str) -> bool:
         if held.state != _State.QUARANTINED:
             return False
         is_in_use = _is_in_use(held)
-        _step(held, _State.RESTORED if is_in_use else _State.REMOVING, decided_by)
+        _step(held, _State.RESTORED if is_in_use else _State.REMOVING, decided_by, reason)
         return not is_in_use
 
 
@@ -202,6 +206,6 @@ def _is_in_use(held: QuarantinedObject) -> bool:
         return cursor.fetchone() is not None
 
 
-def _step(held: QuarantinedObject, state: str, decided_by: str) -> None:
-    held.state, held.state_at, held.decided_by = state, database_now(), decided_by
-    held.save(update_fields=["state", "state_at", "decided_by"])
+def _step(held: QuarantinedObject, state: str, decided_by: str, reason: str = "") -> None:
+    held.state, held.state_at, held.decided_by, held.reason = state, database_now(), decided_by, reason.strip()[:200]
+    held.save(update_fields=["state", "state_at", "decided_by", "reason"])

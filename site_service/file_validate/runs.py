@@ -78,11 +78,11 @@ def advance(
 
     Raises `StorageError` or `DatabaseUnavailableError` when a bucket cannot be judged; the run keeps its place and says why.
     """
-    holder = uuid.uuid4()
+    holder, waited = uuid.uuid4(), grace if grace is not None else grace_configured()
     if not _take(run_id, holder):
         return None
     try:
-        return _advance(run_id, holder, store, time.monotonic() + seconds, grace or grace_configured(), rows)
+        return _advance(run_id, holder, store, time.monotonic() + seconds, waited, rows)
     except InventoryError as error:
         _note_error(run_id, holder, f"{error.code}: {error.detail}")
         raise

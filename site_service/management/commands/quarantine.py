@@ -23,6 +23,7 @@ class Command(BaseCommand):
         parser.add_argument("what", choices=["list", "restore", "purge"])
         parser.add_argument("ids", nargs="*", type=uuid.UUID)
         parser.add_argument("--by", default="command", help="who decides this, for the record")
+        parser.add_argument("--reason", default="", help="why (needed to purge)")
         parser.add_argument("--show", type=int, default=100, help="how many are listed")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -31,17 +32,18 @@ class Command(BaseCommand):
             return
         if not options["ids"]:
             raise CommandError("name the objects by their ids: see manage.py quarantine list")
-        refused = [one for one in options["ids"] if not self._decide(options["what"], one, options["by"])]
+        refused = [one for one in options["ids"] if not self._decide(one, options)]
         if refused:
             raise CommandError(f"not done for {', '.join(map(str, refused))}")
 
-    def _decide(self, what: str, object_id: uuid.UUID, by: str) -> bool:
+    def _decide(self, object_id: uuid.UUID, options: dict[str, Any]) -> bool:
+        by = options["by"]
         try:
-            if what == "restore":
+            if options["what"] == "restore":
                 row = restore_quarantined(store=get_store(), object_id=object_id, decided_by=by)
                 self.stdout.write(f"{object_id}: {row.uri} is stored again, id {row.id}")
                 return True
-            is_gone = decide_purge(object_id=object_id, decided_by=by) and purge_quarantined(
+            is_gone = decide_purge(object_id=object_id, decided_by=by, reason=options["reason"]) and purge_quarantined(
                 store=get_store(), object_id=object_id
             )
         except QuarantinedObject.DoesNotExist:

@@ -74,9 +74,9 @@ class Command(BaseCommand):
             self.stderr.write(f"at bucket {progress.run.next_bucket}: {progress.run.objects_seen:,} objects")
 
     def _report(self, run: ValidationRun, found: QuerySet[ValidationFinding], show: int) -> None:
-        table = Table(
-            title=f"{run.policy}: {run.artifacts:,} stored artifacts, {run.objects_seen:,} objects, {run.bytes_seen:,} bytes"
-        )
+        size = f"{run.artifacts:,} stored artifacts, {run.objects_seen:,} objects, {run.bytes_seen:,} bytes"
+        self.stdout.write(f"{run.policy}: {size}")
+        table = Table()
         for name in ("label", "action"):
             table.add_column(name)
         table.add_column("count", justify="right")

@@ -27,7 +27,7 @@ def stored(place: str) -> StoredObject:
 
 
 def ended(listed: Iterable[str]) -> list[str | ListingEnd]:
-    names: list[str | ListingEnd] = sorted(listed)
+    names = sorted(listed)
     return [*names, ListingEnd(len(names))]
 
 

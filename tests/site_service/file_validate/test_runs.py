@@ -167,7 +167,7 @@ def test_a_listing_without_proof_concludes_nothing_and_the_run_keeps_its_place(
 ) -> None:
     stored = [place.put(f"cadc:TEST/{number}")[1] for number in range(3)]
     run = runs.open_run(policy=INVENTORY, started_by="test")
-    broken: ArtifactStore = fault(place.store, 0)  # type: ignore[assignment]  # enough of one
+    broken: ArtifactStore = fault(place.store, 0)
     with pytest.raises(StorageUnavailableError):
         for _ in range(300):
             runs.advance(run_id=run.id, store=broken, seconds=60, grace=NOW)
