@@ -1,4 +1,4 @@
-"""Bytes whose removal has begun never get a location again; and whose bytes a retired artifact keeps is found by place."""
+"""Bytes whose removal has begun never get a location again."""
 
 from django.db import migrations
 
@@ -19,9 +19,6 @@ END $$;
 CREATE TRIGGER storage_location_not_removed BEFORE INSERT OR UPDATE OF storage_id, storage_bucket ON storage_location
 FOR EACH ROW EXECUTE FUNCTION refuse_removed_object();
 """
-RETIRED = """
-CREATE INDEX retired_by_place ON retired_artifact (storage_bucket, storage_id) WHERE state IN ('retained', 'removing');
-"""
 
 
 class Migration(migrations.Migration):
@@ -31,5 +28,4 @@ class Migration(migrations.Migration):
         migrations.RunSQL(
             REFUSE, "DROP TRIGGER storage_location_not_removed ON storage_location; DROP FUNCTION refuse_removed_object;"
         ),
-        migrations.RunSQL(RETIRED, "DROP INDEX retired_by_place;"),
     ]
