@@ -51,6 +51,7 @@ BASE_APPS = [
     "drf_spectacular_sidecar",
     "datamodel",
     "harvest",
+    "harvest.reconcile",
 ]
 
 # Memory-hard, and a tenth of the processor time of the default. What older hashers made is still accepted.
