@@ -152,6 +152,9 @@ INVENTORY_GRACEFUL_SECONDS = env.integer("INVENTORY_GRACEFUL_SECONDS", 30, minim
 INVENTORY_HARVEST_SECONDS = env.integer("INVENTORY_HARVEST_SECONDS", 30, minimum=1)
 # While it works a harvest gives a sign of life every ten seconds; one that has given none for so long is given up.
 INVENTORY_HARVEST_LEASE_SECONDS = env.integer("INVENTORY_HARVEST_LEASE_SECONDS", 60, minimum=12)
+# Removals a day that a peer's news may cause unasked: so many, or this share of all artifacts, whichever is more.
+INVENTORY_BRAKE_COUNT = env.integer("INVENTORY_BRAKE_COUNT", 10_000, minimum=0)
+INVENTORY_BRAKE_PERCENT = env.integer("INVENTORY_BRAKE_PERCENT", 5, minimum=0)
 INVENTORY_HARVEST_BATCH = env.integer("INVENTORY_HARVEST_BATCH", 10_000, minimum=1)
 INVENTORY_LONG_POLLS = env.integer("INVENTORY_LONG_POLLS", 16, minimum=1)
 INVENTORY_REMOTE_TIMEOUT_SECONDS = env.integer("INVENTORY_REMOTE_TIMEOUT_SECONDS", 20, minimum=1)

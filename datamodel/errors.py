@@ -28,6 +28,7 @@ The tree says who failed:
     ├── InventoryStateError             the inventory itself
     │   ├── RaceLostError               another request won (retry)
     │   ├── NotConfiguredError          a setting is missing or contradictory
+    │   ├── DeletionBrakeError          more would be removed than passes unasked
     │   ├── NotReadyError               this process cannot serve now (retry)
     │   └── DatabaseUnavailableError    the database does not answer (retry)
     ├── StorageError                    the store at this site
@@ -211,6 +212,12 @@ class NotConfiguredError(InventoryStateError):
     """A setting is missing or contradicts another."""
 
     code = "not_configured"
+
+
+class DeletionBrakeError(InventoryStateError):
+    """More would be removed in a day than passes unasked; nothing was removed (`source`, `removed`, `more` in the fields)."""
+
+    code = "deletion_brake"
 
 
 class NotReadyError(InventoryStateError):

@@ -17,6 +17,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
 from datamodel import queries
+from datamodel.errors import InventoryError
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def _collected(name: str) -> list[Metric] | None:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(f"SET LOCAL statement_timeout = {_TIMEOUT_SECONDS * 1000}")
             return list(import_module(name).collect())
-    except DatabaseError as error:
+    except (DatabaseError, InventoryError) as error:
         facts = {"module": name, "result": "failed", "reason": str(error).strip()}
         logger.warning("END event=collect", extra={"facts": facts})
         return None

@@ -15,9 +15,9 @@ from typing import TypeVar
 from django.db import IntegrityError, OperationalError, connection, transaction
 
 from datamodel import notify, queries, rows, rules
-from datamodel.errors import ArtifactNotFoundError, PreconditionFailedError, RaceLostError
+from datamodel.errors import ArtifactNotFoundError, PreconditionFailedError, RaceLostError, StateConflictError
 from datamodel.positions import TXID_SQL
-from datamodel.queries import KnownArtifact
+from datamodel.queries import KnownArtifact, RetiredRow
 from datamodel.rules import ArtifactRow, Located, PutMeaning
 from datamodel.uris import ArtifactUri
 
@@ -122,6 +122,20 @@ def delete_artifact(*, uri: ArtifactUri, preconditions: Preconditions = Precondi
     Raises `ArtifactNotFoundError`, `PreconditionFailedError`.
     """
     return serialized(lambda: _delete(uri, preconditions))
+
+
+def undelete_artifact(*, retired_id: uuid.UUID, replaces: bool = False) -> Recorded:
+    """Let content that was deleted or replaced here live again: a new id, the old bytes and metadata, a time of now.
+
+    A tombstoned id never returns. Commits together: the retired artifact as `restored`, the new artifact with the old location
+    (or the location of the known artifact that lacks its bytes) and, if `replaces`, the end of what has its uri now. A uri that
+    already has this content stays as it is, so a repeat changes nothing. Raises `ArtifactNotFoundError` for an unknown id and
+    `StateConflictError` when its bytes are no longer kept, or when the uri has other content and `replaces` is false.
+    """
+    retired = queries.retired_by_id(retired_id)
+    if retired is None:
+        raise ArtifactNotFoundError(f"nothing is retired here under the id {retired_id}")
+    return serialized(lambda: _undelete(retired, replaces=replaces))
 
 
 def update_artifact(
@@ -274,6 +288,46 @@ def _delete(uri: ArtifactUri, preconditions: Preconditions) -> int:
     rows.insert_tombstone(known.artifact.id, uri.value, deleted_at=now)
     rows.retire_artifacts([known.artifact.id], died_at=now)
     return txid
+
+
+def _undelete(retired: RetiredRow, *, replaces: bool) -> Recorded:
+    uri = ArtifactUri(retired.uri)
+    known, now, txid = _lock_uri(uri)
+    existing = known.artifact if known is not None else None
+    meaning = rules.decide_put(
+        existing,
+        is_stored=known is not None and known.location is not None,
+        content_checksum=retired.content_checksum,
+        content_length=retired.content_length,
+    )
+    if existing is not None and meaning is PutMeaning.REAFFIRM:
+        # A transaction that changed no row never shows in the feed: nobody must wait for it.
+        return Recorded(existing, meaning, 0)
+    if meaning is PutMeaning.REPLACE and not replaces:
+        raise StateConflictError(f"{uri} has other content now: ask for it to be replaced if that is meant")
+    if not rows.claim_retired(retired.id):
+        raise StateConflictError(f"the bytes of {uri} that were retired as {retired.id} are not kept any more")
+    if existing is not None and meaning is PutMeaning.ATTACH:
+        rows.insert_location(existing.id, existing.uri, retired.located)
+        return Recorded(existing, meaning, txid)
+    row = _new_artifact(uri, _content_of(retired), max(now, retired.died_at + rules.MILLISECOND), existing, None)
+    if existing is not None:
+        rows.insert_tombstone(existing.id, existing.uri, deleted_at=row.content_last_modified)
+        rows.retire_artifacts([existing.id], died_at=now)
+    rows.insert_artifact(row, retired.located)
+    return Recorded(row, meaning, txid)
+
+
+def _content_of(retired: RetiredRow) -> NewContent:
+    return NewContent(
+        artifact_id=uuid.uuid4(),
+        located=retired.located,
+        content_checksum=retired.content_checksum,
+        content_length=retired.content_length,
+        content_sha256=retired.content_sha256,
+        content_type=retired.content_type,
+        content_encoding=retired.content_encoding,
+    )
 
 
 def _update(

@@ -62,6 +62,9 @@ class Cursor:
         return f"{self.epoch}.{self.txid}.{self.row_id}"
 
 
+POSITION_HEADER = "x-inventory-position"
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """A committed write of one inventory: whoever has harvested past it has seen the write (`x-inventory-position`)."""

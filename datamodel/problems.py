@@ -44,6 +44,7 @@ STATUS: dict[type[InventoryError], HTTPStatus] = {
     errors.ContentTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.RangeNotSatisfiableError: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     errors.NotConfiguredError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.DeletionBrakeError: HTTPStatus.CONFLICT,
     errors.NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DatabaseUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,

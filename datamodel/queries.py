@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db import connection
@@ -57,6 +58,54 @@ def artifact_by_id(artifact_id: uuid.UUID, *, for_update: bool = False) -> Known
     with connection.cursor() as cursor:
         cursor.execute(_STORED_SQL + " WHERE a.id = %s" + (" FOR UPDATE OF a" if for_update else ""), [artifact_id])
         return _known(cursor.fetchone())
+
+
+@dataclass(frozen=True, slots=True)
+class RetiredRow:
+    """A RetiredArtifact: what was deleted or replaced here, and where its bytes are while `state` is `retained`."""
+
+    id: uuid.UUID
+    uri: str
+    content_checksum: str
+    content_sha256: bytes | None
+    content_length: int
+    content_type: str | None
+    content_encoding: str | None
+    born_at: datetime
+    died_at: datetime
+    located: Located
+    state: str
+
+
+RETIRED_COLUMNS = (
+    "r.id, r.uri, r.content_checksum, r.content_sha256, r.content_length, r.content_type, r.content_encoding, r.born_at, "
+    "r.died_at, r.storage_id, r.storage_bucket, r.state"
+)
+
+
+def retired_from(row: Sequence[Any]) -> RetiredRow:
+    """From a row selected by `RETIRED_COLUMNS` (more columns may follow)."""
+    return RetiredRow(
+        id=row[0],
+        uri=row[1],
+        content_checksum=row[2],
+        content_sha256=bytes(row[3]) if row[3] is not None else None,
+        content_length=row[4],
+        content_type=row[5],
+        content_encoding=row[6],
+        born_at=row[7],
+        died_at=row[8],
+        located=Located(row[9], row[10]),
+        state=row[11],
+    )
+
+
+def retired_by_id(artifact_id: uuid.UUID) -> RetiredRow | None:
+    """Whatever its state."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {RETIRED_COLUMNS} FROM retired_artifact r WHERE r.id = %s", [artifact_id])
+        row = cursor.fetchone()
+    return retired_from(row) if row is not None else None
 
 
 def is_tombstoned(artifact_id: uuid.UUID) -> bool:

@@ -42,6 +42,17 @@ def retire_artifacts(artifact_ids: Sequence[uuid.UUID], *, died_at: datetime) ->
         cursor.execute("DELETE FROM deleted_storage_location_event WHERE id = ANY(%s)", [ids])
 
 
+def claim_retired(artifact_id: uuid.UUID) -> bool:
+    """The bytes of a retired artifact have a use again; False when they are no longer kept, or somebody else has claimed them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE retired_artifact SET state = 'restored', state_at = inventory_now() "
+            "WHERE id = %s AND state = 'retained'",
+            [artifact_id],
+        )
+        return int(cursor.rowcount) == 1
+
+
 def insert_tombstone(artifact_id: uuid.UUID, uri: str, *, deleted_at: datetime) -> None:
     """The DeletedArtifactEvent of an id; the first one stands."""
     with connection.cursor() as cursor:

@@ -10,10 +10,10 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from datamodel import remotes
+from datamodel import brake, remotes
 from datamodel.admin import TableAdmin
 from datamodel.errors import InvalidRequestError
-from datamodel.models import HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
+from datamodel.models import DeletionBrake, HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
 from harvest import tasks
 
 
@@ -36,6 +36,29 @@ class RemoteForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is gene
             return remotes.checked_url(self.cleaned_data["url"])
         except InvalidRequestError as error:
             raise forms.ValidationError(error.detail) from error
+
+
+@admin.register(DeletionBrake)
+class DeletionBrakeAdmin(TableAdmin):
+    """Who has removed how much today, whom the brake has stopped, and the way on."""
+
+    list_display = ["source", "day", "removed", "engaged_at", "reason", "released_until"]
+    ordering = ["source"]
+    search_help_text = "The start of a source"
+    actions = ["release"]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[DeletionBrake], search_term: str
+    ) -> tuple[QuerySet[DeletionBrake], bool]:
+        return queryset.filter(source__startswith=search_term.strip()), False
+
+    def has_release_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_superuser)
+
+    @admin.action(description="It is meant: let these pass for 24 hours", permissions=["release"])
+    def release(self, request: HttpRequest, queryset: QuerySet[DeletionBrake]) -> None:
+        count = brake.release(brakes=queryset)
+        self.message_user(request, f"{count} may pass for 24 hours; their harvest goes on by itself", messages.SUCCESS)
 
 
 @admin.register(RemoteInventory)

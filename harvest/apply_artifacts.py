@@ -17,7 +17,14 @@ from django.db import connection
 
 from datamodel import queries, rules as model_rules
 from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact
-from datamodel.rows import database_now, insert_artifact, insert_location, insert_tombstone, retire_artifacts
+from datamodel.rows import (
+    claim_retired,
+    database_now,
+    insert_artifact,
+    insert_location,
+    insert_tombstone,
+    retire_artifacts,
+)
 from datamodel.rules import ArtifactRow, Located, meta_checksum_of
 from harvest.rules import Known, Selection, Verdict, outlives, verdict_at_global, verdict_at_site
 from harvest.staging import set_aside
@@ -79,6 +86,14 @@ def apply_artifacts_at_site(*, remote_id: int, selection: Selection) -> int:
     changed = _prepare(remote_id, role)
     _leave_unwanted(selection)
     return changed + _merge(role) + _attach_retained()
+
+
+def count_dead() -> int:
+    """How many artifacts known here this batch's tombstones name."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM harvested h JOIN artifact a ON a.id = h.id")
+        (count,) = cursor.fetchone()
+    return int(count)
 
 
 def apply_tombstones_at_global(*, remote_id: int) -> int:
@@ -233,11 +248,7 @@ def _attach_retained() -> int:
         found = cursor.fetchall()
     attached = 0
     for artifact_id, uri, retired_id, storage_id, storage_bucket in found:
-        won = _execute(
-            "UPDATE retired_artifact SET state = 'restored', state_at = inventory_now() WHERE id = %s AND state = 'retained'",
-            [retired_id],
-        )
-        if won:
+        if claim_retired(retired_id):
             insert_location(artifact_id, uri, Located(storage_id, storage_bucket))
             attached += 1
     return attached

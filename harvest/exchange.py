@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from django.conf import settings
 from django.db import DatabaseError, connection
 
-from datamodel.errors import CursorGoneError, InventoryError, RaceLostError, RemoteProtocolError
+from datamodel import brake
+from datamodel.errors import CursorGoneError, DeletionBrakeError, InventoryError, RaceLostError, RemoteProtocolError
 from datamodel.logs import unit_of_work
 from datamodel.models import HarvestState, InventoryIdentity, RemoteInventory
 from datamodel.positions import Cursor
@@ -67,6 +68,8 @@ def harvest(name: str, *, turn_seconds: float | None = None, on_change: Callable
         return Harvested(is_interrupted=True)
     except InventoryError as failure:
         error = f"{failure.code}: {failure.detail}"
+        if isinstance(failure, DeletionBrakeError):
+            brake.engage(source=operations.brake_source(name), reason=failure.detail)
         raise
     except DatabaseError as failure:
         error = f"database: {failure}"

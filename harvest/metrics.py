@@ -25,6 +25,10 @@ _HORIZON_SQL = """
     SELECT 0, 'prepared ' || p.gid, p.database, extract(epoch FROM clock_timestamp() - p.prepared) FROM pg_prepared_xacts p
     ORDER BY 4 DESC LIMIT 1
 """
+_BRAKES_SQL = """
+    SELECT source, engaged_at IS NOT NULL, CASE WHEN day = (now() AT TIME ZONE 'UTC')::date THEN removed ELSE 0 END
+    FROM deletion_brake ORDER BY source
+"""
 _COUNTS_SQL = """
     SELECT (SELECT count(*) FROM harvest_rejection WHERE seen_at IS NULL),
         (SELECT count(*) FROM harvest_conflict WHERE seen_at IS NULL)
@@ -36,6 +40,7 @@ def collect() -> Iterable[Metric]:
     yield from _cursors()
     yield from _remotes()
     yield from _horizon()
+    yield from _brakes()
     with connection.cursor() as cursor:
         cursor.execute(_COUNTS_SQL)
         rejections, conflicts = cursor.fetchone()
@@ -60,6 +65,21 @@ def _cursors() -> Iterable[Metric]:
             complete.add_metric(names, float(is_complete))
             rows.add_metric(names, float(count))
     yield from (lag, complete, rows)
+
+
+def _brakes() -> Iterable[Metric]:
+    engaged = GaugeMetricFamily(
+        "inventory_deletion_brake_engaged", "1 while this source is stopped from removing.", labels=["source"]
+    )
+    today = GaugeMetricFamily(
+        "inventory_deletions_today", "Artifacts that this source removed today.", labels=["source"]
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(_BRAKES_SQL)
+        for source, is_engaged, removed in cursor.fetchall():
+            engaged.add_metric([source], float(is_engaged))
+            today.add_metric([source], float(removed))
+    yield from (engaged, today)
 
 
 def _remotes() -> Iterable[Metric]:

@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
-from datamodel import notify, rules as model_rules
+from datamodel import brake, notify, rules as model_rules
 from datamodel.errors import RaceLostError, RemoteProtocolError
 from datamodel.models import HarvestState, RemoteInventory, StorageSite
 from datamodel.operations import serialized
@@ -282,8 +282,16 @@ def _apply_batch(lease: Lease, page: Page, selector: str) -> Applied:
     return Applied(page.count, changed, rejected)
 
 
+def brake_source(name: str) -> str:
+    """By what name the brake knows a remote."""
+    return f"harvest:{name}"
+
+
 def _apply_rows(lease: Lease, page: Page) -> int:
     remote_id = lease.remote_id
+    if page.stream is streams.DELETED_ARTIFACTS:
+        # Before the first row: artifacts of this remote wait for its deletions, so they stop as well.
+        brake.count_removals(source=brake_source(lease.name), more=apply_artifacts.count_dead())
     if settings.INVENTORY_ROLE != "global":
         if page.stream is streams.DELETED_ARTIFACTS:
             return apply_artifacts.apply_tombstones_at_site(remote_id=remote_id)

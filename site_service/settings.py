@@ -24,6 +24,7 @@ INVENTORY_ALLOW_WRITE = env.flag("INVENTORY_ALLOW_WRITE", default=True)
 INSTALLED_APPS = [
     "site_service",
     *BASE_APPS,
+    "site_service.retention",
     "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
@@ -42,6 +43,7 @@ INVENTORY_SYNC_POLICY = env.text("INVENTORY_SYNC_POLICY", "[]")
 INVENTORY_SCHEMA_MODULES = [
     *INVENTORY_SCHEMA_MODULES,
     "site_service.files.schema",
+    "site_service.retention.schema",
     "site_service.policy.schema",
     "site_service.file_sync.schema",
 ]

@@ -15,6 +15,7 @@ from site_service.settings import BASE_APPS, DATABASES
 INSTALLED_APPS = [
     "site_service",
     *BASE_APPS,
+    "site_service.retention",
     "site_service.files",
     "site_service.policy",
     "site_service.file_sync",

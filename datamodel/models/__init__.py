@@ -1,6 +1,7 @@
 """The entities that every inventory has (reference `opencadc-storage-inventory`, section 1)."""
 
 from datamodel.models.artifact import Artifact, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
+from datamodel.models.deletion import DeletionBrake
 from datamodel.models.events import DeletedArtifactEvent, DeletedStorageLocationEvent, StorageLocationEvent
 from datamodel.models.harvest import HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
 from datamodel.models.keys import ApiToken, PreauthKeyPair, TrustedKey
@@ -11,6 +12,7 @@ __all__ = [
     "Artifact",
     "DeletedArtifactEvent",
     "DeletedStorageLocationEvent",
+    "DeletionBrake",
     "HarvestConflict",
     "HarvestRejection",
     "HarvestState",

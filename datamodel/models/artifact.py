@@ -129,6 +129,7 @@ class RetiredArtifact(models.Model):
             models.Index(fields=["uri", "died_at"], name="retired_by_uri"),
             models.Index(fields=["died_at"], condition=Q(state="retained"), name="retired_due"),
             models.Index(fields=["state_at"], condition=Q(state="removing"), name="retired_removing"),
+            models.Index(fields=["state_at"], condition=Q(state="restored"), name="retired_restored"),
         )
         constraints = (
             models.CheckConstraint(

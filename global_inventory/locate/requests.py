@@ -11,11 +11,10 @@ from django.http import HttpRequest
 from datamodel.auth import authenticate
 from datamodel.errors import ContentTooLargeError, InvalidRequestError, ShortBodyError
 from datamodel.permissions import Caller
-from datamodel.positions import Position
+from datamodel.positions import POSITION_HEADER, Position
 from global_inventory.locate.bulk import MAX_URIS
 from global_inventory.sites.rules import Direction
 
-POSITION_HEADER = "x-inventory-position"
 _XML_TYPES = frozenset({"text/xml", "application/xml"})
 _JSON_TYPE = "application/json"
 

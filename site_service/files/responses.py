@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from datamodel.checksums import Checksum
-from datamodel.positions import position_of
+from datamodel.positions import POSITION_HEADER, position_of
 from datamodel.representation import checksums_of, content_disposition, set_artifact_headers, set_digests
 from datamodel.rules import ArtifactRow
 from datamodel.uris import ArtifactUri
@@ -20,7 +20,6 @@ from site_service.files.rules import Span
 from site_service.storage.contract import ArtifactStore, ByteRange, PutTransactionStatus, Readable
 
 BLOCK_SIZE = 256 * 1024
-POSITION_HEADER = "x-inventory-position"
 
 # A served file must never act in our origin, whatever it claims to be.
 CONTENT_SECURITY = "sandbox; default-src 'none'; frame-ancestors 'none'"

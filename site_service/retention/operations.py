@@ -24,7 +24,8 @@ _RESCUE_RETIRED_SQL = f"""
 """
 _CLAIM_RETIRED_SQL = f"""
     UPDATE retired_artifact r SET state = 'removing', state_at = inventory_now()
-    WHERE r.id = %(id)s AND (r.state = 'removing' OR (r.state = 'retained' AND r.died_at < %(died_before)s)) AND NOT {_IN_USE}
+    WHERE r.id = %(id)s AND NOT {_IN_USE} AND (r.state = 'removing' OR (r.state = 'retained'
+        AND r.died_at < inventory_now() - make_interval(secs => {{kept}})))
     RETURNING r.storage_id, r.storage_bucket
 """
 _PURGE_SQL = """
@@ -97,8 +98,8 @@ def follow_facts(*, store: ArtifactStore, artifact_id: uuid.UUID) -> bool:
 def _claim_retired(artifact_id: uuid.UUID) -> Located | None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_RESCUE_RETIRED_SQL, {"id": artifact_id})
-        died_before = queries.horizons().died_before
-        cursor.execute(_CLAIM_RETIRED_SQL, {"id": artifact_id, "died_before": died_before})
+        kept, parameters = queries.retention().sql("r.uri")
+        cursor.execute(_CLAIM_RETIRED_SQL.format(kept=kept), {"id": artifact_id, **parameters})
         row = cursor.fetchone()
     return Located(*row) if row is not None else None
 
@@ -106,8 +107,7 @@ def _claim_retired(artifact_id: uuid.UUID) -> Located | None:
 def _claim_obsolete(location_id: uuid.UUID) -> Located | None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_RESCUE_OBSOLETE_SQL, {"id": location_id})
-        obsolete_before = queries.horizons().obsolete_before
-        cursor.execute(_CLAIM_OBSOLETE_SQL, {"id": location_id, "obsolete_before": obsolete_before})
+        cursor.execute(_CLAIM_OBSOLETE_SQL, {"id": location_id, "obsolete_before": queries.obsolete_before()})
         row = cursor.fetchone()
     return Located(*row) if row is not None else None
 

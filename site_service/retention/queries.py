@@ -3,59 +3,111 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Exists, OuterRef, Q
+from django.db import connection
+from django.db.models import Exists, OuterRef, Subquery
 
 from datamodel.models import HarvestConflict, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
+from datamodel.queries import RETIRED_COLUMNS, RetiredRow, retired_from
 from datamodel.rows import database_now
+from datamodel.uris import ArtifactUri, Namespace, prefix_upper_bound
+from site_service.retention.models import RetentionRule
+from site_service.retention.rules import Retention
 
 BATCH = 1000
 # A removal that was begun and not finished for so long has lost its worker.
 STUCK = timedelta(minutes=10)
-_CONFLICTS_LOOKED_AT = timedelta(days=1)
+_LATELY = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Horizons:
-    """Retired artifacts that died, and bytes that became obsolete, before these times may go.
+_DUE_SQL = """
+    SELECT r.id FROM retired_artifact r
+    WHERE r.state = 'retained' AND r.died_at < inventory_now() - make_interval(secs => %(shortest)s)
+        AND r.died_at < inventory_now() - make_interval(secs => {kept})
+    ORDER BY r.died_at LIMIT %(limit)s
+"""
+_UNDELETABLE_SQL = f"""
+    SELECT DISTINCT ON (r.uri) {RETIRED_COLUMNS} FROM retired_artifact r
+    WHERE r.uri >= %(start)s AND r.uri < %(end)s AND r.uri > %(after)s AND r.state = 'retained'
+        AND (%(as_of)s::timestamptz IS NULL OR (r.born_at <= %(as_of)s AND r.died_at > %(as_of)s))
+    ORDER BY r.uri, r.died_at DESC, r.id LIMIT %(limit)s
+"""
+_LATEST_SQL = f"""
+    SELECT {RETIRED_COLUMNS} FROM retired_artifact r WHERE r.uri = %(uri)s AND r.state = 'retained'
+        AND (%(as_of)s::timestamptz IS NULL OR (r.born_at <= %(as_of)s AND r.died_at > %(as_of)s))
+    ORDER BY r.died_at DESC, r.id LIMIT 1
+"""
 
-    Neither before the longest GET is over that may still be reading them.
-    """
 
-    died_before: datetime
-    obsolete_before: datetime
+def retention() -> Retention:
+    """All rules; one small query."""
+    rules = RetentionRule.objects.values_list("namespace", "seconds")
+    return Retention(
+        by_namespace={Namespace(namespace): timedelta(seconds=seconds) for namespace, seconds in rules},
+        default=timedelta(seconds=settings.INVENTORY_RETENTION_SECONDS),
+        # Not before the longest GET is over that may still be reading it.
+        least=timedelta(seconds=settings.INVENTORY_TRANSFER_SECONDS),
+    )
 
 
-def horizons() -> Horizons:
-    """By the inventory's clock."""
-    now = database_now()
-    transfer = timedelta(seconds=settings.INVENTORY_TRANSFER_SECONDS)
-    retention = timedelta(seconds=settings.INVENTORY_RETENTION_SECONDS)
-    return Horizons(died_before=now - max(retention, transfer), obsolete_before=now - transfer)
+def obsolete_before() -> datetime:
+    """Bytes that became obsolete before then may go: the longest GET is over that may still be reading them."""
+    return database_now() - timedelta(seconds=settings.INVENTORY_TRANSFER_SECONDS)
 
 
 def due_retired() -> list[uuid.UUID]:
-    """Retired artifacts whose bytes are due, the longest dead first; also those whose removal was begun and got stuck."""
-    state = RetiredArtifact.State
-    due = Q(state=state.RETAINED, died_at__lt=horizons().died_before)
-    stuck = Q(state=state.REMOVING, state_at__lt=database_now() - STUCK)
-    rows = RetiredArtifact.objects.filter(due | stuck).order_by("died_at")
-    return list(rows.values_list("id", flat=True)[:BATCH])
+    """Retired artifacts whose bytes are due, the longest dead first; then those whose removal was begun and got stuck."""
+    kept = retention()
+    expression, parameters = kept.sql("r.uri")
+    parameters |= {"shortest": kept.shortest.total_seconds(), "limit": BATCH}
+    with connection.cursor() as cursor:
+        cursor.execute(_DUE_SQL.format(kept=expression), parameters)
+        due = [row[0] for row in cursor.fetchall()]
+    stuck = RetiredArtifact.objects.filter(
+        state=RetiredArtifact.State.REMOVING, state_at__lt=database_now() - STUCK
+    ).order_by("state_at")
+    return (due + list(stuck.values_list("id", flat=True)[:BATCH]))[:BATCH]
+
+
+def undeletable(namespace: Namespace, *, as_of: datetime | None, after: str, limit: int) -> list[RetiredRow]:
+    """What can live again under a namespace, by uri: of each uri what lived at `as_of`, or else what ended last."""
+    prefix = namespace.value
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _UNDELETABLE_SQL,
+            {"start": prefix, "end": prefix_upper_bound(prefix), "as_of": as_of, "after": after, "limit": limit},
+        )
+        return [retired_from(row) for row in cursor.fetchall()]
+
+
+def latest_retained(uri: ArtifactUri, *, as_of: datetime | None) -> RetiredRow | None:
+    """What can live again of one uri: what lived at `as_of`, or else what ended last."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LATEST_SQL, {"uri": uri.value, "as_of": as_of})
+        row = cursor.fetchone()
+    return retired_from(row) if row is not None else None
 
 
 def due_obsolete() -> list[uuid.UUID]:
     """Obsolete storage locations that are due, the oldest first."""
-    rows = ObsoleteStorageLocation.objects.filter(last_modified__lt=horizons().obsolete_before).order_by(
-        "last_modified"
-    )
+    rows = ObsoleteStorageLocation.objects.filter(last_modified__lt=obsolete_before()).order_by("last_modified")
     return list(rows.values_list("id", flat=True)[:BATCH])
 
 
 def reattached() -> list[uuid.UUID]:
-    """Stored artifacts that lately won a collision of equal content: their bytes may still say the loser's id."""
-    stored = StorageLocation.objects.filter(artifact_id=OuterRef("winner_id"))
-    lately = HarvestConflict.objects.filter(same_content=True, decided_at__gt=database_now() - _CONFLICTS_LOOKED_AT)
-    return list(lately.filter(Exists(stored)).values_list("winner_id", flat=True).distinct()[:BATCH])
+    """Stored artifacts whose bytes may still say another id: they lately won a collision of equal content, or live again."""
+    lately = database_now() - _LATELY
+    winners = HarvestConflict.objects.filter(
+        Exists(StorageLocation.objects.filter(artifact_id=OuterRef("winner_id"))),
+        same_content=True,
+        decided_at__gt=lately,
+    )
+    restored = RetiredArtifact.objects.filter(state=RetiredArtifact.State.RESTORED, state_at__gt=lately)
+    location = StorageLocation.objects.filter(
+        storage_bucket=OuterRef("storage_bucket"), storage_id=OuterRef("storage_id")
+    )
+    living = restored.annotate(living=Subquery(location.values("artifact_id"))).filter(living__isnull=False)
+    found = {*winners.values_list("winner_id", flat=True)[:BATCH], *living.values_list("living", flat=True)[:BATCH]}
+    return sorted(found)[:BATCH]

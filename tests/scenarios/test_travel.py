@@ -6,6 +6,7 @@ from collections.abc import Callable
 from io import BytesIO
 
 import pytest
+import urllib3
 
 from datamodel.uris import Namespace
 from harvest.demo.peer import Digests, PeerError
@@ -55,6 +56,21 @@ def test_a_deletion_arrives_everywhere(demo: Demo, file: File) -> None:
     demo.alpha.delete(file.uri)
     eventually_at(demo.everybody, lambda peer: peer.status_of(file.uri) == 404, "it is still there")
     eventually_at(demo.everybody, lambda peer: peer.look_up(file.uri) is None, "it is still listed")
+
+
+def test_what_is_undeleted_at_one_site_lives_again_everywhere_without_travelling(demo: Demo, file: File) -> None:
+    stored = "SELECT l.storage_id FROM storage_location l JOIN artifact a ON a.id = l.artifact_id WHERE a.uri = %s"
+    eventually(lambda: bool(demo.sql("beta", stored, file.uri)), "beta does not pull it")
+    before = demo.sql("beta", stored, file.uri)
+    demo.alpha.delete(file.uri)
+    eventually_at(demo.everybody, lambda peer: peer.look_up(file.uri) is None, "it is still listed")
+    ours = {"Authorization": f"Bearer {demo.token}"}
+    answer = urllib3.request("POST", f"{demo.alpha.url}/undelete", json={"uri": file.uri}, headers=ours)
+    assert answer.status == 200, answer.data
+    assert answer.json()["items"][0]["id"] != file.stored.artifact_id
+    eventually_at(demo.everybody, lambda peer: shows(peer, file), "it does not live again")
+    assert [read(peer, file.uri) for peer in (demo.beta, demo.all_sites)] == [file.content] * 2
+    assert demo.sql("beta", stored, file.uri) == before, "the bytes travelled instead of being found again"
 
 
 def test_beta_deletes_what_alpha_has_taken(demo: Demo, file: File) -> None:

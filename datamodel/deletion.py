@@ -1,0 +1,24 @@
+"""The brake's rule: how much may be removed in a day before somebody is asked. No Django, no clock, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A day's removals by one source (a peer, a run): so many, or such a share of what there is, whichever is more.
+
+    The number keeps small inventories working, the share large ones.
+    """
+
+    count: int
+    share: float
+
+    def allowance(self, total: int) -> int:
+        """How many removals a day are taken without asking, of `total` artifacts."""
+        return max(self.count, int(total * self.share))
+
+    def exceeded(self, *, removed: int, more: int, total: int) -> bool:
+        """Whether `more` removals on top of today's `removed` ask for an operator."""
+        return removed + more > self.allowance(total)
