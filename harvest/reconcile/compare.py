@@ -16,7 +16,8 @@ from itertools import islice
 from django.conf import settings
 from django.db import DatabaseError, connection
 
-from datamodel.errors import InventoryError, NotReadyError, RaceLostError
+from datamodel import brake
+from datamodel.errors import DeletionBrakeError, InventoryError, NotReadyError, RaceLostError
 from datamodel.logs import unit_of_work
 from datamodel.models import RemoteInventory
 from harvest import exchange, operations as harvest_operations, queries as harvest_queries
@@ -72,6 +73,8 @@ def reconcile(name: str, *, mode: Mode, on_change: Callable[[], None] = lambda: 
             work.note(**{f"found_{label}": count for label, count in sorted(run.differences.items())})
     except InventoryError as failure:
         error = f"{failure.code}: {failure.detail}"
+        if isinstance(failure, DeletionBrakeError):
+            brake.engage(source=operations.brake_source(name), reason=failure.detail)
         raise
     except DatabaseError as failure:
         error = f"database: {failure}"
@@ -108,7 +111,7 @@ class _Comparison:
 
     def _settle_excluded(self) -> None:
         while True:
-            found = operations.settle_excluded(scope=self._scope, mode=self._mode)
+            found = operations.settle_excluded(remote=self._remote, scope=self._scope, mode=self._mode)
             self._record(found)
             if len(found) < operations.DROPPED_AT_ONCE or not found[0].is_applied:
                 return

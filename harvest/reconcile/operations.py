@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
+from datamodel import brake
 from datamodel.models import RemoteInventory
 from datamodel.operations import serialized
 from harvest import apply_artifacts
@@ -69,21 +70,25 @@ def settle(
     """Judge these ids by what the remote said of them (`pages`, fetched under the lease) and repair what the mode allows.
 
     Without a lease nothing is written. Commits together: all repairs of the batch. Raises `RaceLostError` when the lease is
-    lost, `RemoteProtocolError`. A repeat finds them settled.
+    lost, `RemoteProtocolError`, and `DeletionBrakeError` before the first row when it would remove too much. A repeat finds them settled.
     """
     if lease is None or mode is Mode.REPORT:
         return _judge_all(remote, scope, ids, pages, mode=Mode.REPORT)
     return serialized(lambda: _settle(remote, scope, ids, pages, mode, lease))
 
 
-def settle_excluded(*, scope: Scope, mode: Mode) -> list[Finding]:
-    """Rows that the filter no longer takes, at most a thousand: dropped, without an event, if the mode allows."""
+def settle_excluded(*, remote: RemoteInventory, scope: Scope, mode: Mode) -> list[Finding]:
+    """Rows that the filter no longer takes, at most a thousand: dropped, without an event, if the mode allows.
+
+    Raises `DeletionBrakeError`.
+    """
 
     def drop() -> list[Finding]:
         verdict = judge_excluded(is_stored=False, is_repaired=False)
         is_applied = verdict.is_applied(mode)
         found = queries.excluded_rows(scope, limit=DROPPED_AT_ONCE, for_update=is_applied)
         if is_applied:
+            brake.count_removals(source=brake_source(remote.name), more=len(found))
             ids = [artifact_id for artifact_id, _ in found]
             _execute("DELETE FROM site_location WHERE artifact_id = ANY(%s)", [ids])
             _execute("DELETE FROM artifact WHERE id = ANY(%s)", [ids])
@@ -140,6 +145,7 @@ def _settle(
         action: [each.artifact_id for each in findings if each.is_applied and each.verdict.action is action]
         for action in Action
     }
+    brake.count_removals(source=brake_source(remote.name), more=_count_removals(findings))
     by_stream = {page.stream: page for page in pages}
     # Absence before presence, as harvest does.
     if chosen[Action.REMOVE_COPY]:
@@ -152,6 +158,15 @@ def _settle(
     if chosen[Action.TAKE] and _stage(by_stream[ARTIFACTS], remote, chosen[Action.TAKE]):
         _apply_artifacts(remote, scope)
     return findings
+
+
+def brake_source(name: str) -> str:
+    """By what name the brake knows the repairs with a remote."""
+    return f"reconcile:{name}"
+
+
+def _count_removals(findings: Iterable[Finding]) -> int:
+    return sum(finding.is_applied and finding.verdict.removes for finding in findings)
 
 
 def _apply_tombstones(remote: RemoteInventory) -> None:

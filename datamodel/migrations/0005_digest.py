@@ -18,7 +18,7 @@ INCLUDE (meta_checksum)
 class Migration(migrations.Migration):
     atomic = False
 
-    dependencies = [("datamodel", "0002_feed")]
+    dependencies = [("datamodel", "0004_deletion_brake")]
 
     operations = [
         migrations.RunSQL(WORD, "DROP FUNCTION digest_word(text);"),
