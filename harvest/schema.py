@@ -92,7 +92,7 @@ _SET = [
 ]
 _TREE_PARAMETERS = [
     *_SET,
-    _parameter("depth", "Digits of the bucket by which to sum.", {"type": "integer", "minimum": 1, "maximum": 5}),
+    _parameter("depth", "Digits of the bucket by which to sum.", {"type": "integer", "minimum": 0, "maximum": 5}),
 ]
 _LISTING_PARAMETERS = [
     *_SET,

@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 
@@ -37,6 +38,7 @@ from harvest.reconcile.scope import (
     first_depth,
     listing_groups,
     total_of,
+    whole_of,
     worth_descending,
 )
 from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS, DELETED_LOCATIONS, Stream
@@ -143,7 +145,7 @@ class _Comparison:
     def _digests(self) -> tuple[dict[str, Digest], dict[str, Digest]]:
         """The bucket prefixes to list, as both ends have them: those that differ and are not worth dividing further."""
         depth = first_depth(queries.estimated_rows())
-        ours, theirs = self._trees(depth, ())
+        ours, theirs = self._first_trees(depth)
         self._run.rows_here, self._run.rows_there = total_of(ours), total_of(theirs)
         here: dict[str, Digest] = {}
         there: dict[str, Digest] = {}
@@ -163,6 +165,16 @@ class _Comparison:
             ours, theirs = next_ours, next_theirs
             pending = differing(ours, theirs)
         return here, there
+
+    def _first_trees(self, depth: int) -> tuple[dict[str, Digest], dict[str, Digest]]:
+        """Of everything. Both ends scan at the same time for one digest of all; only if that differs, theirs is asked for."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            whole = pool.submit(self._peer.tree, depth=0, ours={})
+            ours = dict(queries.read_tree(self._scope, depth=depth).tree)
+            connection.close()
+        if whole.result() == whole_of(ours):
+            return ours, ours
+        return ours, dict(self._peer.tree(depth=depth, ours=ours))
 
     def _trees(self, depth: int, prefixes: Sequence[str]) -> tuple[dict[str, Digest], dict[str, Digest]]:
         ours = queries.read_tree(self._scope, depth=depth, prefixes=prefixes).tree

@@ -54,9 +54,13 @@ def read_tree(scope: Scope, *, depth: int, prefixes: Sequence[str] = ()) -> Scop
         parts = [_digests(part, depth, prefixes) for part in chosen]
         sql = " UNION ALL ".join(text for text, _ in parts)
         with connection.cursor() as cursor:
+            # The planner cannot know how few different beginnings the buckets have, and would sort or spill.
+            cursor.execute("SET LOCAL work_mem = '64MB'")
             if not prefixes and all(part.is_covered for part in chosen):
                 # Two indexes in order of ids, read side by side, need no memory; the planner would hash a whole table.
-                cursor.execute("SET LOCAL enable_hashjoin = off")
+                cursor.execute(
+                    "SET LOCAL enable_hashjoin = off; SET LOCAL enable_nestloop = off; SET LOCAL enable_sort = off"
+                )
             cursor.execute(
                 f"SELECT bucket, sum(count)::bigint, sum(total) FROM ({sql}) t GROUP BY bucket",
                 [value for _, values in parts for value in values],

@@ -103,6 +103,12 @@ def tree_of(rows: Iterable[tuple[str, str]], depth: int) -> Tree:
     return {prefix: Digest(*values) for prefix, values in counts.items()}
 
 
+def whole_of(tree: Tree) -> Tree:
+    """The tree of depth 0: one digest of everything."""
+    count, total = total_of(tree), sum(digest.total for digest in tree.values()) % _MODULUS
+    return {"": Digest(count, total)} if count else {}
+
+
 def total_of(tree: Tree) -> int:
     """How many rows."""
     return sum(digest.count for digest in tree.values())

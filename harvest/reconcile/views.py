@@ -35,7 +35,7 @@ _TSV = "text/tab-separated-values; charset=utf-8"
 def tree(request: HttpRequest) -> HttpResponseBase:
     """Digests of a set by bucket prefix; 304 when they are those that the caller has."""
     asked = _asked(request)
-    depth = _number(asked, "depth", default=2, least=1, most=BUCKET_DIGITS)
+    depth = _number(asked, "depth", default=2, least=0, most=BUCKET_DIGITS)
     found = queries.read_tree(_scope(asked), depth=depth, prefixes=_prefixes(asked))
     connection.close()
     lines = tree_lines(found.tree)

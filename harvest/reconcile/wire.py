@@ -22,7 +22,7 @@ LISTING_MARK = "#storage-inventory-listing"
 END_MARK = "#end"
 VERSION = 1
 
-_PREFIX = re.compile(r"[0-9a-f]{1,5}\Z")
+_PREFIX = re.compile(r"[0-9a-f]{0,5}\Z")
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
 _TOTAL = re.compile(r"[0-9a-f]{16}\Z")
 _CHECKSUM = re.compile(r"md5:[0-9a-f]{32}\Z")

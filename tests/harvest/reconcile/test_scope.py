@@ -26,6 +26,7 @@ from harvest.reconcile.scope import (
     total_of,
     tree_lines,
     tree_of,
+    whole_of,
     word_of,
     worth_descending,
 )
@@ -70,7 +71,7 @@ def test_digests_and_listings_in_sql_are_those_of_their_definition(
     for _ in range(60):
         scope = Scope(dice.choice(list(Kind)), site.id, random_filter(dice))
         chosen = members(rows, stored, scope)
-        depth, prefixes = dice.randrange(1, 6), dice.choice([[], ["3"], ["0", "7f"]])
+        depth, prefixes = dice.randrange(6), dice.choice([[], ["3"], ["0", "7f"]])
         expected = [row for row in chosen if row.uri_bucket.startswith(tuple(prefixes) or "")]
         tree = tree_of([(row.uri_bucket, row.meta_checksum) for row in expected], depth)
         assert queries.read_tree(scope, depth=depth, prefixes=prefixes).tree == tree
@@ -124,6 +125,7 @@ def test_what_differs_is_found_by_its_bucket(
     prefixes = differing(*trees)
     assert prefixes == sorted({row.bucket[:depth] for row in set(here) ^ set(there)})
     assert set(different_rows(here, there)) == {row.artifact_id for row in set(here) ^ set(there)}
+    assert whole_of(trees[0]) == tree_of([(row.bucket, row.meta_checksum) for row in here], 0)
     body = wire.answer(wire.TREE_MARK, "e" * 16, 7, tree_lines(trees[0]))
     assert wire.parse_tree("peer", body, depth=depth, prefixes=[]) == ("e" * 16, trees[0])
     body = wire.answer(wire.LISTING_MARK, "e" * 16, 7, wire.listing_lines(here), "0")
