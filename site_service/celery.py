@@ -14,7 +14,15 @@ from django.conf import settings
 app = Celery("site_service")
 app.conf.update(settings.CELERY_SETTINGS)
 app.autodiscover_tasks(
-    ["harvest", "site_service.files", "site_service.retention", "site_service.file_sync", "site_service.file_validate"]
+    [
+        "harvest",
+        "harvest.reconcile",
+        "site_service.files",
+        "site_service.retention",
+        "site_service.scrub",
+        "site_service.file_sync",
+        "site_service.file_validate",
+    ]
 )
 
 
@@ -25,6 +33,7 @@ def every(seconds: float, task: str) -> dict[str, object]:
 
 app.conf.beat_schedule = {
     "harvest": every(settings.INVENTORY_HARVEST_SECONDS, "harvest.tasks.harvest_all"),
+    "reconcile": every(settings.INVENTORY_RECONCILE_SECONDS, "harvest.reconcile.tasks.reconcile_all"),
     "trusted-keys": every(60, "harvest.tasks.refresh_trusted_keys"),
     "file-sync": every(settings.INVENTORY_SYNC_SECONDS, "site_service.file_sync.tasks.enqueue_missing"),
     "transactions": every(300, "site_service.files.tasks.sweep_transactions"),
