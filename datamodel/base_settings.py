@@ -51,6 +51,7 @@ BASE_APPS = [
     "drf_spectacular_sidecar",
     "datamodel",
     "harvest",
+    "harvest.reconcile",
 ]
 
 # Memory-hard, and a tenth of the processor time of the default. What older hashers made is still accepted.
@@ -157,12 +158,15 @@ INVENTORY_BRAKE_PERCENT = env.integer("INVENTORY_BRAKE_PERCENT", 5, minimum=0)
 INVENTORY_HARVEST_BATCH = env.integer("INVENTORY_HARVEST_BATCH", 10_000, minimum=1)
 INVENTORY_LONG_POLLS = env.integer("INVENTORY_LONG_POLLS", 16, minimum=1)
 INVENTORY_REMOTE_TIMEOUT_SECONDS = env.integer("INVENTORY_REMOTE_TIMEOUT_SECONDS", 20, minimum=1)
+# How often each remote is compared with this inventory, and what is then done: report, add (nothing that removes), or all.
+INVENTORY_RECONCILE_SECONDS = env.integer("INVENTORY_RECONCILE_SECONDS", 3600, minimum=1)
+INVENTORY_RECONCILE = env.choice("INVENTORY_RECONCILE", "add", ("report", "add", "all"))
 INVENTORY_NAMESPACES = env.words("INVENTORY_NAMESPACES")
 INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 
 # What the roles add to: modules that describe plain views, modules with gauges, checks of readiness, VOSI capabilities.
 INVENTORY_SCHEMA_MODULES = ["datamodel.schema", "harvest.schema"]
-INVENTORY_METRICS_MODULES = ["datamodel.metrics", "harvest.metrics"]
+INVENTORY_METRICS_MODULES = ["datamodel.metrics", "harvest.metrics", "harvest.reconcile.metrics"]
 INVENTORY_METRICS_PUBLIC = env.flag("INVENTORY_METRICS_PUBLIC", default=False)
 # A database that forgets what it has acknowledged is for tests.
 INVENTORY_ALLOW_UNSAFE_DATABASE = env.flag("INVENTORY_ALLOW_UNSAFE_DATABASE", default=False)

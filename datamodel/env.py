@@ -51,6 +51,14 @@ def integer(name: str, default: int, *, minimum: int = 0) -> int:
     return number
 
 
+def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
+    """One of some words. Raises `NotConfiguredError`."""
+    value = text(name, default).strip().lower()
+    if value not in allowed:
+        raise NotConfiguredError(f"{name} must be one of {', '.join(allowed)}; it is {value!r}")
+    return value
+
+
 def words(name: str, default: str = "") -> list[str]:
     """A comma-separated list without empty entries."""
     return [word.strip() for word in text(name, default).split(",") if word.strip()]

@@ -167,7 +167,7 @@ def mark_obsolete(*, located: Located) -> None:
     serialized(insert)
 
 
-def _lock_uri(uri: ArtifactUri) -> tuple[KnownArtifact | None, datetime, int]:
+def lock_uri(uri: ArtifactUri) -> tuple[KnownArtifact | None, datetime, int]:
     """What is known of a uri, the time and this transaction's id, with the uri locked against other writers of this kind.
 
     Two statements: the second one's snapshot must be taken after the lock was granted.
@@ -193,7 +193,7 @@ def check_preconditions(preconditions: Preconditions, existing: ArtifactRow | No
 def _record_stored(
     uri: ArtifactUri, content: NewContent, preconditions: Preconditions, superseded: Superseded | None
 ) -> Recorded:
-    known, now, txid = _lock_uri(uri)
+    known, now, txid = lock_uri(uri)
     existing = known.artifact if known is not None else None
     is_stored = known is not None and known.location is not None
     check_preconditions(preconditions, existing if is_stored else None)
@@ -303,7 +303,7 @@ def _clear(artifact_id: uuid.UUID, expected: Located) -> bool:
 
 
 def _delete(uri: ArtifactUri, preconditions: Preconditions) -> int:
-    known, now, txid = _lock_uri(uri)
+    known, now, txid = lock_uri(uri)
     if known is None:
         raise ArtifactNotFoundError(f"no artifact {uri} here")
     check_preconditions(preconditions, known.artifact)
@@ -314,7 +314,7 @@ def _delete(uri: ArtifactUri, preconditions: Preconditions) -> int:
 
 def _undelete(retired: RetiredRow, *, replaces: bool) -> Recorded:
     uri = ArtifactUri(retired.uri)
-    known, now, txid = _lock_uri(uri)
+    known, now, txid = lock_uri(uri)
     existing = known.artifact if known is not None else None
     meaning = rules.decide_put(
         existing,
@@ -355,7 +355,7 @@ def _content_of(retired: RetiredRow) -> NewContent:
 def _update(
     uri: ArtifactUri, content_type: str | None, content_encoding: str | None, preconditions: Preconditions
 ) -> Recorded:
-    known, now, txid = _lock_uri(uri)
+    known, now, txid = lock_uri(uri)
     if known is None or known.location is None:
         raise ArtifactNotFoundError(f"no artifact {uri} is stored here")
     check_preconditions(preconditions, known.artifact)

@@ -13,7 +13,7 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Any, Self
@@ -137,7 +137,7 @@ def fetch_page(remote: Remote, query: PageQuery, *, heartbeat: Callable[[], None
     response = _get(remote, f"/harvest/{query.stream.name}?{query.text}")
     rows: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115  # the page's, closed with it
     try:
-        receiver = _Receiver(remote, query, rows)
+        receiver = Receiver(remote, query, rows)
         last_beat = started = time.monotonic()
         while chunk := _read(remote, response):
             receiver.take(chunk)
@@ -185,7 +185,27 @@ def fetch_public_keys(remote: Remote) -> dict[str, bytes]:
     return found
 
 
-class _Receiver:
+def fetch_text(
+    remote: Remote, path: str, fields: Sequence[tuple[str, str]], *, seconds: int, most_bytes: int, etag: str = ""
+) -> bytes | None:
+    """A whole answer, which may take `seconds` to begin; None if it is what `etag` names. Long fields are posted as a form.
+
+    Raises like `fetch_page`.
+    """
+    query = urlencode(fields)
+    headers = {"If-None-Match": etag} if etag else {}
+    if len(query) > _QUERY_LENGTH:
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+        response = _get(remote, path, extra_seconds=seconds, headers=headers, form=query)
+    else:
+        response = _get(remote, f"{path}?{query}", extra_seconds=seconds, headers=headers)
+    if response.status == 304:
+        response.release_conn()
+        return None
+    return _read_whole(remote, response, most_bytes=most_bytes, seconds=_PAGE_SECONDS)
+
+
+class Receiver:
     """Takes the bytes of one page: header line, rows into the file, and the end line, which is known only at the end."""
 
     def __init__(self, remote: Remote, query: PageQuery, rows: IO[bytes]) -> None:
@@ -278,18 +298,26 @@ def _pool() -> urllib3.PoolManager:
     return urllib3.PoolManager(maxsize=4, ca_certs=settings.INVENTORY_CA_FILE or None)
 
 
-def _get(remote: Remote, path: str, *, extra_seconds: int = 0) -> BaseHTTPResponse:
+def _get(
+    remote: Remote,
+    path: str,
+    *,
+    extra_seconds: int = 0,
+    headers: Mapping[str, str] | None = None,
+    form: str | None = None,
+) -> BaseHTTPResponse:
     seconds = settings.INVENTORY_REMOTE_TIMEOUT_SECONDS
     if not remote.url.startswith(("http://", "https://")):
         raise RemoteProtocolError(f"{remote.name} has no usable URL: it must begin with http:// or https://")
-    headers = {"Accept-Encoding": "identity", "User-Agent": "storage-inventory-harvest"}
+    sent = {"Accept-Encoding": "identity", "User-Agent": "storage-inventory-harvest", **(headers or {})}
     if remote.token:
-        headers["Authorization"] = f"Bearer {remote.token}"
+        sent["Authorization"] = f"Bearer {remote.token}"
     try:
         response = _pool().request(
-            "GET",
+            "GET" if form is None else "POST",
             remote.url + path,
-            headers=headers,
+            headers=sent,
+            body=form,
             timeout=urllib3.Timeout(connect=seconds, read=seconds + extra_seconds),
             retries=False,
             redirect=False,
@@ -299,7 +327,7 @@ def _get(remote: Remote, path: str, *, extra_seconds: int = 0) -> BaseHTTPRespon
         raise RemoteProtocolError(f"{remote.name} has no usable URL: {error}") from None
     except HTTPError as error:
         raise RemoteUnavailableError(f"{remote.name} cannot be reached: {error}") from error
-    if response.status != 200:
+    if response.status != 200 and not (response.status == 304 and "If-None-Match" in sent):
         try:
             raise _failure(remote, response)
         finally:
@@ -337,18 +365,26 @@ def _read(remote: Remote, response: BaseHTTPResponse) -> bytes:
 
 def _get_json(remote: Remote, path: str, *, extra_seconds: int = 0) -> Any:
     response = _get(remote, path, extra_seconds=extra_seconds)
-    deadline = time.monotonic() + settings.INVENTORY_REMOTE_TIMEOUT_SECONDS
-    body = b""
+    try:
+        seconds = settings.INVENTORY_REMOTE_TIMEOUT_SECONDS
+        return json.loads(_read_whole(remote, response, most_bytes=_JSON_BYTES, seconds=seconds))
+    except ValueError:
+        raise RemoteProtocolError(f"{remote.name} did not answer in JSON") from None
+
+
+def _read_whole(remote: Remote, response: BaseHTTPResponse, *, most_bytes: int, seconds: float) -> bytes:
+    deadline = time.monotonic() + seconds
+    body: list[bytes] = []
+    size = 0
     try:
         while chunk := _read(remote, response):
-            body += chunk
-            if len(body) > _JSON_BYTES:
+            body.append(chunk)
+            size += len(chunk)
+            if size > most_bytes:
                 raise RemoteProtocolError(f"{remote.name} sent an answer that is too large")
             if time.monotonic() > deadline:
                 raise RemoteUnavailableError(f"{remote.name} is too slow")
-        return json.loads(body)
-    except ValueError:
-        raise RemoteProtocolError(f"{remote.name} did not answer in JSON") from None
+        return b"".join(body)
     finally:
         response.release_conn()
 

@@ -39,6 +39,8 @@ class PageRequest:
     namespaces: tuple[Namespace, ...] = ()
     holder: uuid.UUID | None = None
     stored_only: bool = False
+    # Just these rows, final or not.
+    ids: tuple[uuid.UUID, ...] | None = None
 
     @property
     def is_filtered(self) -> bool:
@@ -118,6 +120,26 @@ def read_page(request: PageRequest, *, as_json: bool = False) -> FeedPage:
         _check(start, head)
         bound = _scan_bound(request, start, head)
         return _copy(request, head, start, bound, as_json=as_json)
+
+
+def read_rows(streams: Sequence[Stream], ids: tuple[uuid.UUID, ...], *, stored_only: bool) -> list[FeedPage]:
+    """The rows of these ids in each stream, of one moment, also those above the horizon: what is not there is absent.
+
+    A page that leaves out what is not final would call it absent.
+    """
+    with transaction.atomic():
+        head = read_head()
+        start = Cursor.before_all(head.identity.epoch)
+        return [
+            _copy(
+                PageRequest(stream, None, len(ids) + 1, stored_only=stored_only, ids=ids),
+                head,
+                start,
+                None,
+                as_json=False,
+            )
+            for stream in streams
+        ]
 
 
 def read_head() -> Head:
@@ -230,6 +252,8 @@ def _select(
     columns = ", ".join(f'{column.served(as_json=as_json)} AS "{column.wire}"' for column in stream.columns)
     conditions = ["(t.txid, t.id) > (%(txid)s, %(row_id)s)", "t.txid < %(horizon)s"]
     parameters: dict[str, Any] = {"txid": start.txid, "row_id": start.row_id, "horizon": head.horizon}
+    if request.ids is not None:
+        conditions, parameters = ["t.id = ANY(%(ids)s)"], {"ids": list(request.ids)}
     if bound is not None:
         conditions.append("(t.txid, t.id) <= (%(last_txid)s, %(last_id)s)")
         parameters |= {"last_txid": bound[0], "last_id": bound[1]}

@@ -18,11 +18,14 @@ from datamodel.uris import Namespace, namespace_filter
 class Selection:
     """What a site wants of what a global offers: namespaces to ask for, and the last word on each uri.
 
-    It is read again in the transaction of each batch, after the cursor is locked: see `operations.apply_batch`.
+    It is read again in the transaction of each batch, after the cursor is locked: see `operations.apply_batch`. `rules` say the
+    same as `is_wanted` in a form that a peer understands: the longest namespace that a uri lies under decides; without rules
+    everything in `wanted` is wanted.
     """
 
     wanted: tuple[Namespace, ...]
     is_wanted: Callable[[str], bool]
+    rules: tuple[tuple[Namespace, bool], ...] = ()
 
 
 class Verdict(Enum):

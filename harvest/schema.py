@@ -69,6 +69,58 @@ def _stream_path(name: str) -> dict[str, Any]:
     }
 
 
+_SET = [
+    _parameter(
+        "set",
+        "`stored`: what the site stores. `known`: that, and what the namespaces name.",
+        {"type": "string", "enum": ["stored", "known"]},
+    ),
+    _parameter("site", "Of which site; a site knows its own only.", {"type": "string", "format": "uuid"}),
+    _NAMESPACE,
+    _parameter(
+        "except",
+        "Namespaces that are left out; of all that a uri lies under the longest decides; may be repeated.",
+        {"type": "array", "items": {"type": "string"}},
+        is_repeated=True,
+    ),
+    _parameter(
+        "prefix",
+        "Only buckets that begin so; may be repeated.",
+        {"type": "array", "items": {"type": "string", "pattern": "^[0-9a-f]{1,5}$"}},
+        is_repeated=True,
+    ),
+]
+_TREE_PARAMETERS = [
+    *_SET,
+    _parameter("depth", "Digits of the bucket by which to sum.", {"type": "integer", "minimum": 0, "maximum": 5}),
+]
+_LISTING_PARAMETERS = [
+    *_SET,
+    _parameter("after", "Bucket and id of the last row of the page before, as in 0a1b2.<id>.", {"type": "string"}),
+    _parameter("limit", "At most so many rows.", {"type": "integer", "minimum": 1, "maximum": 100_000}),
+]
+_IDS = _parameter("ids", "Up to 1000 ids, separated by commas.", {"type": "string"})
+
+
+def _reconcile_path(name: str, summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    content = {"text/tab-separated-values": {"schema": {"type": "string"}}}
+    responses = _responses(content, "Whole only with its end line.")
+    if name == "tree":
+        responses["304"] = {"description": "The digests are those that If-None-Match names."}
+    common = {"tags": ["harvest"], "responses": responses}
+    properties = {each["name"]: each["schema"] for each in parameters}
+    form = {"application/x-www-form-urlencoded": {"schema": {"type": "object", "properties": properties}}}
+    return {
+        "get": {"operationId": f"harvest_{name}", "summary": summary, "parameters": parameters, **common},
+        "post": {
+            "operationId": f"harvest_{name}_form",
+            "summary": f"{summary} (parameters as a form, for long lists)",
+            "requestBody": {"content": form},
+            **common,
+        },
+    }
+
+
 _NEWS = {
     "type": "object",
     "required": ["epoch", "horizon", "inventoryId", "news"],
@@ -84,6 +136,11 @@ _NEWS = {
 
 PATHS: dict[str, dict[str, Any]] = {
     **{f"/harvest/{name}": _stream_path(name) for name in STREAMS},
+    "/harvest/tree": _reconcile_path("tree", "Digests of a set of artifacts by bucket", _TREE_PARAMETERS),
+    "/harvest/listing": _reconcile_path(
+        "listing", "Ids and metaChecksums of the artifacts of a set in some buckets", _LISTING_PARAMETERS
+    ),
+    "/harvest/rows": _reconcile_path("rows", "What is known of single ids, as pages of the feed", [_IDS]),
     "/harvest/news": {
         "get": {
             "operationId": "harvest_news",

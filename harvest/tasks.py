@@ -36,7 +36,7 @@ def harvest_all() -> None:
 @shared_task(name="harvest.tasks.harvest_remote", soft_time_limit=900, time_limit=960)
 def harvest_remote(name: str) -> None:
     """One turn with one remote. A failure is recorded with the remote and is nobody else's."""
-    nudge = _Nudge()
+    nudge = Nudge()
     _meet(name)
     try:
         found = exchange.harvest(name, on_change=nudge.ring)
@@ -77,10 +77,10 @@ def _refresh_keys_of(remote: RemoteInventory) -> None:
 
 def request_harvest(name: str) -> bool:
     """Ask a worker to harvest a remote; False when the broker cannot be reached (the next tick asks again)."""
-    return _send("harvest.tasks.harvest_remote", name)
+    return send_task("harvest.tasks.harvest_remote", name)
 
 
-class _Nudge:
+class Nudge:
     """Tells HARVEST_NUDGE (a task's name, or nothing) that rows have come: once a second while they come, and at the end."""
 
     def __init__(self) -> None:
@@ -94,12 +94,13 @@ class _Nudge:
 
     def finish(self) -> None:
         if self._is_pending and settings.HARVEST_NUDGE:
-            _send(settings.HARVEST_NUDGE)
+            send_task(settings.HARVEST_NUDGE)
         self._is_pending = False
         self._sent_at = time.monotonic()
 
 
-def _send(task: str, *arguments: str) -> bool:
+def send_task(task: str, *arguments: str) -> bool:
+    """Hand a task to the broker; False when it cannot be reached."""
     try:
         _sender().send_task(task, args=arguments, expires=_MESSAGE_SECONDS, retry=False)
     except BrokerError as error:

@@ -14,7 +14,15 @@ from django.conf import settings
 app = Celery("site_service")
 app.conf.update(settings.CELERY_SETTINGS)
 app.autodiscover_tasks(
-    ["harvest", "site_service.files", "site_service.retention", "site_service.scrub", "site_service.file_sync"]
+    [
+        "harvest",
+        "harvest.reconcile",
+        "site_service.files",
+        "site_service.retention",
+        "site_service.scrub",
+        "site_service.file_sync",
+        "site_service.file_validate",
+    ]
 )
 
 
@@ -25,10 +33,12 @@ def every(seconds: float, task: str) -> dict[str, object]:
 
 app.conf.beat_schedule = {
     "harvest": every(settings.INVENTORY_HARVEST_SECONDS, "harvest.tasks.harvest_all"),
+    "reconcile": every(settings.INVENTORY_RECONCILE_SECONDS, "harvest.reconcile.tasks.reconcile_all"),
     "trusted-keys": every(60, "harvest.tasks.refresh_trusted_keys"),
     "file-sync": every(settings.INVENTORY_SYNC_SECONDS, "site_service.file_sync.tasks.enqueue_missing"),
     "transactions": every(300, "site_service.files.tasks.sweep_transactions"),
     "scrub": every(settings.INVENTORY_SCRUB_SECONDS, "site_service.scrub.tasks.enqueue_readings"),
     "scrub-tidy": every(6 * 3600, "site_service.scrub.tasks.tidy"),
+    "file-validate": every(30, "site_service.file_validate.tasks.advance_validation"),
     "retention": every(30, "site_service.retention.tasks.enqueue_removals"),
 }

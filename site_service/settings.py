@@ -29,6 +29,7 @@ INSTALLED_APPS = [
     "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
+    "site_service.file_validate",
 ]
 ROOT_URLCONF = "site_service.urls"
 WSGI_APPLICATION = "site_service.wsgi.application"
@@ -48,12 +49,14 @@ INVENTORY_SCHEMA_MODULES = [
     "site_service.retention.schema",
     "site_service.policy.schema",
     "site_service.file_sync.schema",
+    "site_service.file_validate.schema",
 ]
 INVENTORY_METRICS_MODULES = [
     *INVENTORY_METRICS_MODULES,
     "site_service.retention.metrics",
     "site_service.scrub.metrics",
     "site_service.file_sync.metrics",
+    "site_service.file_validate.metrics",
 ]
 INVENTORY_READINESS = ["site_service.health.check_store"]
 INVENTORY_STATE = "site_service.health.state"
@@ -88,7 +91,12 @@ STORAGES: dict[str, Any] = {
 }
 
 # Modules of Dramatiq actors that a worker of this site runs.
-DRAMATIQ_ACTORS = ("site_service.retention.actors", "site_service.file_sync.actors", "site_service.scrub.actors")
+DRAMATIQ_ACTORS = (
+    "site_service.retention.actors",
+    "site_service.file_sync.actors",
+    "site_service.file_validate.actors",
+    "site_service.scrub.actors",
+)
 
 INVENTORY_REFUSE_EMPTY = env.flag("INVENTORY_REFUSE_EMPTY", default=False)
 INVENTORY_MAX_CONTENT_BYTES = env.integer("INVENTORY_MAX_CONTENT_BYTES", 16 * 1024**4, minimum=1)
@@ -110,4 +118,8 @@ INVENTORY_SCRUB_PERIOD_SECONDS = env.integer("INVENTORY_SCRUB_PERIOD_SECONDS", 9
 INVENTORY_SCRUB_BYTES_PER_SECOND = env.integer("INVENTORY_SCRUB_BYTES_PER_SECOND", 20_000_000)
 INVENTORY_SCRUB_HOURS = env.text("INVENTORY_SCRUB_HOURS", "")
 INVENTORY_SCRUB_SECONDS = env.integer("INVENTORY_SCRUB_SECONDS", 60, minimum=1)
+# An object without a row may be a file on its way: it is left alone for so long.
+INVENTORY_VALIDATE_GRACE_SECONDS = env.integer("INVENTORY_VALIDATE_GRACE_SECONDS", 24 * 3600)
+INVENTORY_VALIDATE_SECONDS = env.integer("INVENTORY_VALIDATE_SECONDS", 7 * 24 * 3600)
+INVENTORY_VALIDATE_FINDINGS = env.integer("INVENTORY_VALIDATE_FINDINGS", 100_000, minimum=1)
 INVENTORY_LEGACY_PUBLIC_KEYS = env.words("INVENTORY_LEGACY_PUBLIC_KEYS")

@@ -22,6 +22,7 @@ INSTALLED_APPS = [
     "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
+    "site_service.file_validate",
     "global_inventory",
     "global_inventory.sites",
 ]

@@ -43,7 +43,8 @@ def current_policy() -> Policy:
 def harvest_selection() -> Selection:
     """What the harvest of a global must bring here (setting HARVEST_SELECTION names this function)."""
     policy = current_policy()
-    return Selection(wanted=tuple(policy.wanted_namespaces), is_wanted=policy.is_wanted)
+    rules = tuple((rule.namespace, rule.wanted) for rule in policy.rules)
+    return Selection(tuple(policy.wanted_namespaces), policy.is_wanted, rules)
 
 
 def within(namespaces: Sequence[Namespace]) -> Condition:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from django.db import connection
 
 from datamodel.operations import serialized
 from datamodel.positions import HORIZON_SQL, read_identity
+from datamodel.rules import Located
 from site_service.scrub import rules
 from site_service.scrub.models import ScrubProgress
 from site_service.scrub.rules import Schedule
@@ -37,6 +39,15 @@ def follow(schedule: Schedule, *, seconds: float = _BUDGET_SECONDS) -> int:
         changed += count
         if is_done or time.monotonic() > deadline:
             return changed
+
+
+def remember(*, located: Located, content_length: int, verified_at: datetime) -> None:
+    """Bytes that come into service without being read are no better than when they were last known good.
+
+    For the caller's transaction. What is known of them already stands.
+    """
+    place = {"storage_id": located.storage_id, "storage_bucket": located.storage_bucket}
+    _execute(_REMEMBER_SQL, place | {"length": content_length, "verified_at": verified_at})
 
 
 def settle() -> int:
@@ -158,8 +169,13 @@ _INSERT_SQL = """
     FROM unnest(%(ids)s::uuid[], %(lengths)s::bigint[], %(names)s::text[], %(times)s::timestamptz[])
         AS n(id, content_length, namespace, next_at) JOIN storage_location l ON l.artifact_id = n.id
     ON CONFLICT (storage_bucket, storage_id) DO UPDATE SET artifact_id = EXCLUDED.artifact_id,
-        namespace = EXCLUDED.namespace, next_at = least(EXCLUDED.next_at, copy_verification.next_at)
+        namespace = EXCLUDED.namespace,
+        next_at = CASE WHEN EXCLUDED.next_at IS NOT NULL THEN least(EXCLUDED.next_at, copy_verification.next_at) END
         WHERE copy_verification.artifact_id IS DISTINCT FROM EXCLUDED.artifact_id
+"""
+_REMEMBER_SQL = """
+    INSERT INTO copy_verification (storage_id, storage_bucket, content_length, namespace, verified_at, result, failures)
+    VALUES (%(storage_id)s, %(storage_bucket)s, %(length)s, '', %(verified_at)s, 'written', 0) ON CONFLICT DO NOTHING
 """
 _JUDGED_SQL = """
     SELECT v.artifact_id, a.uri, v.verified_at FROM copy_verification v JOIN artifact a ON a.id = v.artifact_id

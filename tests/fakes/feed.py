@@ -180,6 +180,67 @@ class FakeInventory:
         ]
         return head.encode() + body + ("\t".join(["#end", *end]) + "\n").encode()
 
+    def members(self, query: dict[str, list[str]]) -> list[dict[str, str | None]]:
+        """The artifacts of a set: all that are served, or (known) what the longest namespace takes, or the site holds."""
+        if query["set"] == ["stored"] and "namespace" not in query:
+            return self.rows["artifacts"]
+        included, excluded = query.get("namespace", []), query.get("except", [])
+
+        def is_taken(uri: str) -> bool:
+            best = max((name for name in [*included, *excluded] if uri.startswith(name)), key=len, default="")
+            return best in included
+
+        is_known = query["set"] == ["known"]
+        return [
+            row
+            for row in self.rows["artifacts"]
+            if is_taken(str(row["uri"])) or (is_known and row.get("holder") == query["site"][0])
+        ]
+
+    def _in_buckets(self, query: dict[str, list[str]]) -> list[tuple[str, str, str]]:
+        found = [
+            (hashlib.sha1(str(row["uri"]).encode()).hexdigest()[:5], str(row["id"]), str(row["metaChecksum"]))
+            for row in self.members(query)
+        ]
+        return sorted(row for row in found if row[0].startswith(tuple(query.get("prefix", [""]))))
+
+    def tree(self, query: dict[str, list[str]]) -> bytes:
+        depth = int(query["depth"][0])
+        sums: dict[str, list[int]] = {}
+        for bucket, _, checksum in self._in_buckets(query):
+            entry = sums.setdefault(bucket[:depth], [0, 0])
+            entry[0] += 1
+            entry[1] += int(checksum[4:20], 16)
+        lines = "".join(f"{name}\t{count}\t{total % 2**64:016x}\n" for name, (count, total) in sorted(sums.items()))
+        return self._answer("tree", lines.encode())
+
+    def listing(self, query: dict[str, list[str]]) -> bytes:
+        after = tuple(query.get("after", [""])[0].split("."))
+        rows = [row for row in self._in_buckets(query) if (row[:2] > after if len(after) == 2 else True)]
+        limit = int(query["limit"][0])
+        lines = "".join("\t".join(row) + "\n" for row in rows[:limit])
+        return self._answer("listing", lines.encode(), str(int(len(rows) > limit)))
+
+    def looked_up(self, query: dict[str, list[str]]) -> bytes:
+        ids = set(query["ids"][0].split(","))
+        names = ["deleted-locations", "deleted-artifacts", "artifacts"]
+        if not self.rows["sites"]:
+            names = names[1:]
+        everything, self.rows = self.rows, dict(self.rows)
+        try:
+            for name in names:
+                self.rows[name] = [row for row in everything[name] if row["id"] in ids]
+            return b"".join(self.page(name, {"limit": ["5000"]}) for name in names)
+        finally:
+            self.rows = everything
+
+    def _answer(self, kind: str, lines: bytes, *following: str) -> bytes:
+        if kind in self.twist:
+            lines = self.twist[kind](lines)
+        head = f"#storage-inventory-{kind}\t1\t{self.epoch}\t{self.txid}\n"
+        end = "\t".join(["#end", str(lines.count(b"\n")), hashlib.sha256(lines).hexdigest(), *following])
+        return head.encode() + lines + f"{end}\n".encode()
+
     def is_gone(self, query: dict[str, list[str]]) -> bool:
         cursor = query.get("cursor", [""])[0]
         if cursor:
@@ -240,6 +301,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     inventory: ClassVar[FakeInventory]
 
+    def do_POST(self) -> None:
+        form = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.path = f"{self.path}?{form}"
+        self.do_GET()
+
     def do_GET(self) -> None:
         inventory = self.inventory
         inventory.requests.append(self.path)
@@ -256,6 +322,14 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, json.dumps(inventory.news(query)).encode())
         if name == "pubkey":
             return self._send(200, json.dumps(inventory.key_set()).encode())
+        if name == "tree":
+            body = inventory.tree(query)
+            if f'"{body.splitlines()[-1].split(chr(9).encode())[2].decode()}"' == self.headers.get("If-None-Match"):
+                return self._send(304, b"")
+            return self._send(200, body, stream=True)
+        if name in {"listing", "rows"}:
+            answer = inventory.listing if name == "listing" else inventory.looked_up
+            return self._send(200, answer(query), stream=True)
         return self._send(200, inventory.page(name, query), stream=True)
 
     def _send(self, status: int, body: bytes, *, stream: bool = False) -> None:

@@ -24,4 +24,5 @@ def wished() -> Selection:
     return Selection(
         wanted=tuple(Namespace.parse(text) for text in wanted),
         is_wanted=lambda uri: uri.startswith(wanted) and not uri.startswith(excluded),
+        rules=tuple((Namespace.parse(text), text in wanted) for text in (*wanted, *excluded)),
     )

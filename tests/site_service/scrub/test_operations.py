@@ -23,8 +23,9 @@ from datamodel.models import (
     StorageLocation,
 )
 from datamodel.queries import artifact_by_id
-from datamodel.rules import Located
 from datamodel.uris import ArtifactUri
+from site_service.file_validate.rules import Policy
+from site_service.file_validate.survey import survey_bucket
 from site_service.scrub import leases, operations, queries, scan
 from site_service.scrub.models import CopyVerification, DamagedCopy, ScrubOutcome, ScrubPolicy, ScrubProgress
 from site_service.scrub.operations import carry_run
@@ -138,7 +139,6 @@ def test_a_bad_copy_leaves_service_with_an_event_and_keeps_its_bytes(
     assert found.last_verified_at < found.found_at
     assert (file.read_bytes() if file.exists() else None) == kept
     assert not ObsoleteStorageLocation.objects.exists()
-    assert queries.kept_places([located, Located("a", "b")]) == {located}
     assert queries.verified_since([good, bad], since=found.last_verified_at) == {good}
     assert CopyVerification.objects.get().location_id == good
 
@@ -454,3 +454,20 @@ def test_a_file_that_an_operator_put_back_is_in_service_again_if_it_is_right(scr
     assert not operations.recheck(damaged_id=damaged.id, store=scrubbed.store)
     assert scan.tidy(retention_seconds=0) == (0, 0)
     assert not ObsoleteStorageLocation.objects.exists()
+
+
+def test_validation_leaves_damaged_bytes_alone(scrubbed: Scrubbed) -> None:
+    """Their recorded facts are right, only the bytes are not: to attach them again would serve what is known to be bad."""
+    bad = scrubbed.put()
+    scrubbed.make_due()
+    damage_a_bit(scrubbed, bad)
+
+    def labels() -> set[str]:
+        policy = Policy.INVENTORY_IS_ALWAYS_RIGHT
+        survey = survey_bucket(store=scrubbed.store, policy=policy, bucket="", grace=timedelta(0))
+        return {difference.verdict.label.value for difference in survey.differences}
+
+    assert scrubbed.run().damaged == 1
+    assert labels() == set()
+    DamagedCopy.objects.all().delete()
+    assert labels() == {"null-storageLocation"}

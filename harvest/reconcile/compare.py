@@ -1,0 +1,236 @@
+"""One comparison with one remote: trees level by level, listings of what differs, and each difference settled.
+
+The network is here, the rows are in `operations.py`; no transaction spans a request. Trees and listings only find candidates, and
+may be of different moments: what is done about one is decided from what both ends say of it afterwards, under the lease.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+
+from datamodel import brake
+from datamodel.errors import DeletionBrakeError, InventoryError, NotReadyError, RaceLostError
+from datamodel.logs import unit_of_work
+from datamodel.models import RemoteInventory
+from harvest import exchange, operations as harvest_operations, queries as harvest_queries
+from harvest.client import Remote
+from harvest.operations import Lease
+from harvest.reconcile import operations, queries
+from harvest.reconcile.models import ReconcileRun
+from harvest.reconcile.operations import Finding
+from harvest.reconcile.peer import Peer
+from harvest.reconcile.rules import Mode
+from harvest.reconcile.scope import (
+    Digest,
+    Listed,
+    Scope,
+    different_rows,
+    differing,
+    first_depth,
+    listing_groups,
+    total_of,
+    whole_of,
+    worth_descending,
+)
+from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS, DELETED_LOCATIONS, Stream
+
+logger = logging.getLogger(__name__)
+
+# Ids that are looked up and settled together; the remote takes up to a thousand.
+_BATCH = 500
+_LISTED_ROWS = 20_000
+_PAGE_ROWS = 50_000
+_PREFIXES = 400
+_PATIENCE_SECONDS = 60.0
+_PAUSE_SECONDS = 0.1
+
+
+def reconcile(name: str, *, mode: Mode, on_change: Callable[[], None] = lambda: None) -> ReconcileRun:
+    """Compare with one remote and settle what differs as far as the mode allows; `on_change` is called after repairs.
+
+    Unless it only reports, it harvests the remote first: what that brings is no difference. Raises what `client.py`,
+    `exchange.harvest` and `operations.settle` raise, after recording it in the report. A repeat finds what is left.
+    """
+    remote = RemoteInventory.objects.filter(name=name, enabled=True, role=harvest_queries.harvested_role()).first()
+    if remote is None:
+        raise NotReadyError(f"there is no enabled remote {name!r} that this inventory harvests")
+    run = operations.begin_run(remote=remote, mode=mode)
+    error = ""
+    try:
+        with unit_of_work(logger, "reconcile", remote=name, mode=mode.value) as work:
+            if mode is not Mode.REPORT:
+                _harvest(name)
+                remote.refresh_from_db()
+            _Comparison(remote, run, mode, on_change).run()
+            work.note(here=run.rows_here, there=run.rows_there, bytes=run.traffic_bytes, requests=run.requests)
+            work.note(**{f"found_{label}": count for label, count in sorted(run.differences.items())})
+    except InventoryError as failure:
+        error = f"{failure.code}: {failure.detail}"
+        if isinstance(failure, DeletionBrakeError):
+            brake.engage(source=operations.brake_source(name), reason=failure.detail)
+        raise
+    except DatabaseError as failure:
+        error = f"database: {failure}"
+        raise
+    finally:
+        operations.finish_run(run=run, error=error)
+    return run
+
+
+def _harvest(name: str) -> None:
+    while exchange.harvest(name).is_interrupted:
+        continue
+
+
+class _Comparison:
+    """One remote, one mode; fills one report."""
+
+    def __init__(self, remote: RemoteInventory, run: ReconcileRun, mode: Mode, on_change: Callable[[], None]) -> None:
+        self._remote = remote
+        self._run = run
+        self._mode = mode
+        self._on_change = on_change
+        self._scope: Scope = queries.scope_with(remote)
+        self._peer = Peer(Remote.of(remote), self._scope)
+
+    def run(self) -> None:
+        try:
+            self._settle_excluded()
+            found = self._different_ids()
+            while batch := list(islice(found, _BATCH)):
+                self._record(self._settle(batch))
+        finally:
+            self._run.requests, self._run.traffic_bytes = self._peer.requests, self._peer.traffic
+
+    def _settle_excluded(self) -> None:
+        while True:
+            found = operations.settle_excluded(remote=self._remote, scope=self._scope, mode=self._mode)
+            self._record(found)
+            if len(found) < operations.DROPPED_AT_ONCE or not found[0].is_applied:
+                return
+
+    def _settle(self, ids: Sequence[uuid.UUID]) -> list[Finding]:
+        with ExitStack() as stack:
+            lease = None if self._mode is Mode.REPORT else stack.enter_context(_leased(self._remote.name))
+            connection.close()
+            pages = self._peer.rows(_streams(), ids)
+            for page in pages:
+                stack.enter_context(page)
+            return operations.settle(
+                remote=self._remote, scope=self._scope, ids=ids, pages=pages, mode=self._mode, lease=lease
+            )
+
+    def _record(self, findings: Sequence[Finding]) -> None:
+        for finding in operations.record_findings(run=self._run, findings=findings):
+            _log(self._remote.name, finding)
+        if any(finding.is_applied for finding in findings):
+            self._on_change()
+
+    def _different_ids(self) -> Iterator[uuid.UUID]:
+        ours, theirs = self._digests()
+        for group in listing_groups(
+            sorted(ours.keys() | theirs.keys()), ours, theirs, rows=_LISTED_ROWS, most=_PREFIXES
+        ):
+            yield from self._listed(group)
+
+    def _digests(self) -> tuple[dict[str, Digest], dict[str, Digest]]:
+        """The bucket prefixes to list, as both ends have them: those that differ and are not worth dividing further."""
+        depth = first_depth(queries.estimated_rows())
+        ours, theirs = self._first_trees(depth)
+        self._run.rows_here, self._run.rows_there = total_of(ours), total_of(theirs)
+        here: dict[str, Digest] = {}
+        there: dict[str, Digest] = {}
+        pending = differing(ours, theirs)
+        while pending:
+            below = [prefix for prefix in pending if worth_descending(prefix, ours, theirs)]
+            listed = set(pending).difference(below)
+            here |= {prefix: ours[prefix] for prefix in listed if prefix in ours}
+            there |= {prefix: theirs[prefix] for prefix in listed if prefix in theirs}
+            depth, pending = depth + 1, []
+            next_ours: dict[str, Digest] = {}
+            next_theirs: dict[str, Digest] = {}
+            for start in range(0, len(below), _PREFIXES):
+                mine, yours = self._trees(depth, below[start : start + _PREFIXES])
+                next_ours |= mine
+                next_theirs |= yours
+            ours, theirs = next_ours, next_theirs
+            pending = differing(ours, theirs)
+        return here, there
+
+    def _first_trees(self, depth: int) -> tuple[dict[str, Digest], dict[str, Digest]]:
+        """Of everything. Both ends scan at the same time for one digest of all; only if that differs, theirs is asked for."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            whole = pool.submit(self._peer.tree, depth=0, ours={})
+            ours = dict(queries.read_tree(self._scope, depth=depth).tree)
+            connection.close()
+        if whole.result() == whole_of(ours):
+            return ours, ours
+        return ours, dict(self._peer.tree(depth=depth, ours=ours))
+
+    def _trees(self, depth: int, prefixes: Sequence[str]) -> tuple[dict[str, Digest], dict[str, Digest]]:
+        ours = queries.read_tree(self._scope, depth=depth, prefixes=prefixes).tree
+        connection.close()
+        return dict(ours), dict(self._peer.tree(depth=depth, prefixes=prefixes, ours=ours))
+
+    def _listed(self, prefixes: Sequence[str]) -> Iterator[uuid.UUID]:
+        """Both listings side by side, as far as both pages reach."""
+        after: Listed | None = None
+        while True:
+            key = None if after is None else (after.bucket, after.artifact_id)
+            theirs = self._peer.listing(prefixes=prefixes, after=after, limit=_PAGE_ROWS)
+            ours = queries.read_listing(self._scope, prefixes=prefixes, after=key, limit=_PAGE_ROWS)
+            ends = [page.rows[-1] for page in (ours, theirs) if page.more]
+            after = min(ends, key=_key) if ends else None
+            yield from different_rows(_until(ours.rows, after), _until(theirs.rows, after))
+            if after is None:
+                return
+
+
+def _key(row: Listed) -> tuple[str, int]:
+    return row.bucket, row.artifact_id.int
+
+
+def _until(rows: Sequence[Listed], last: Listed | None) -> Sequence[Listed]:
+    return rows if last is None else [row for row in rows if _key(row) <= _key(last)]
+
+
+def _streams() -> list[Stream]:
+    """Those that a remote of the role that we harvest has; in the order in which it sends them."""
+    if settings.INVENTORY_ROLE == "global":
+        return [DELETED_LOCATIONS, DELETED_ARTIFACTS, ARTIFACTS]
+    return [DELETED_ARTIFACTS, ARTIFACTS]
+
+
+@contextmanager
+def _leased(name: str) -> Iterator[Lease]:
+    """The lease of the remote, for which a harvest in progress is waited for. Raises `RaceLostError`."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while (lease := harvest_operations.claim_remote(name)) is None:
+        if time.monotonic() > deadline:
+            raise RaceLostError(f"{name} is being harvested for more than {_PATIENCE_SECONDS:.0f} s; try again")
+        time.sleep(_PAUSE_SECONDS)
+    try:
+        yield lease
+    finally:
+        harvest_operations.release_remote(lease)
+
+
+def _log(remote: str, finding: Finding) -> None:
+    facts = {
+        "remote": remote,
+        "artifact": finding.artifact_id,
+        "uri": finding.uri,
+        "label": finding.verdict.label.value,
+        "action": finding.verdict.action.name.lower(),
+        "applied": finding.is_applied,
+    }
+    logger.info("reconcile difference", extra={"facts": facts})

@@ -1,0 +1,152 @@
+"""The sets that both ends can name: SQL says what Python says, whatever the filter, the depth and the role."""
+
+from __future__ import annotations
+
+import random
+import uuid
+
+import pytest
+from hypothesis import given, strategies as st
+from pytest_django.fixtures import Settings
+
+from datamodel.models import InventoryIdentity, SiteLocation, StorageSite
+from datamodel.rules import ArtifactRow, Located, event_meta_checksum
+from datamodel.uris import Namespace
+from harvest.reconcile import queries, wire
+from harvest.reconcile.scope import (
+    Digest,
+    Filter,
+    Kind,
+    Listed,
+    Scope,
+    Tree,
+    different_rows,
+    differing,
+    listing_groups,
+    total_of,
+    tree_lines,
+    tree_of,
+    whole_of,
+    word_of,
+    worth_descending,
+)
+from tests.factories import artifact_row, insert_artifact_row
+
+NAMES = ["cadc:", "cadc:A/", "cadc:A/b/", "cadc:A/b/c/", "cadc:D/", "other:"]
+
+
+def members(rows: dict[uuid.UUID, ArtifactRow], stored: set[uuid.UUID], scope: Scope) -> list[ArtifactRow]:
+    """The definition."""
+    if scope.kind is Kind.STORED:
+        return [row for row in rows.values() if row.id in stored and scope.takes(row.uri)]
+    return [row for row in rows.values() if row.id in stored or scope.takes(row.uri)]
+
+
+def random_filter(dice: random.Random) -> Filter:
+    chosen = dice.sample(NAMES, dice.randrange(len(NAMES)))
+    cut = dice.randrange(len(chosen) + 1)
+    return Filter(tuple(map(Namespace.parse, chosen[:cut])), tuple(map(Namespace.parse, chosen[cut:])))
+
+
+@pytest.mark.parametrize("role", ["site", "global"])
+def test_digests_and_listings_in_sql_are_those_of_their_definition(
+    inventory: InventoryIdentity, settings: Settings, role: str
+) -> None:
+    settings.INVENTORY_ROLE = role
+    dice = random.Random(role)
+    site = StorageSite.objects.create(resource_id="ivo://a", name="a", last_modified=artifact_row().last_modified)
+    other = StorageSite.objects.create(resource_id="ivo://b", name="b", last_modified=artifact_row().last_modified)
+    rows, stored = {}, set()
+    for number in range(150):
+        row = artifact_row(f"{dice.choice(NAMES)}f{number}")
+        is_stored = dice.random() < 0.5
+        insert_artifact_row(row, Located(row.id.hex, "b") if is_stored and role == "site" else None)
+        rows[row.id] = row
+        stored |= {row.id} if is_stored else set()
+        holders = [other] + ([site] if is_stored else [])
+        SiteLocation.objects.bulk_create(SiteLocation(artifact_id=row.id, site=holder) for holder in holders)
+    # News of a copy whose artifact has not come yet is in no set.
+    SiteLocation.objects.create(artifact_id=uuid.uuid4(), site=site)
+    seen = 0
+    for _ in range(60):
+        scope = Scope(dice.choice(list(Kind)), site.id, random_filter(dice))
+        chosen = members(rows, stored, scope)
+        depth, prefixes = dice.randrange(6), dice.choice([[], ["3"], ["0", "7f"]])
+        expected = [row for row in chosen if row.uri_bucket.startswith(tuple(prefixes) or "")]
+        tree = tree_of([(row.uri_bucket, row.meta_checksum) for row in expected], depth)
+        assert queries.read_tree(scope, depth=depth, prefixes=prefixes).tree == tree
+        listed = sorted(Listed(row.uri_bucket, row.id, row.meta_checksum) for row in expected)
+        assert all_listed(scope, prefixes or [""]) == listed
+        seen += len(listed)
+    assert seen > 500
+
+
+def all_listed(scope: Scope, prefixes: list[str]) -> list[Listed]:
+    found: list[Listed] = []
+    while True:
+        after = (found[-1].bucket, found[-1].artifact_id) if found else None
+        page = queries.read_listing(scope, prefixes=prefixes, after=after, limit=7)
+        found += page.rows
+        if not page.more:
+            return found
+
+
+def test_a_word_is_the_beginning_of_the_checksum_whatever_its_sign() -> None:
+    assert word_of("md5:ffffffffffffffff0000000000000000") == 2**64 - 1
+    assert tree_of([("00000", "md5:ffffffffffffffff" + "0" * 16)] * 2, 5) == {"00000": Digest(2, 2**64 - 2)}
+
+
+@pytest.mark.parametrize(
+    ("uri", "matches"),
+    [("a:x", True), ("a:B/x", False), ("a:B/C/x", True), ("a:B/C/D/x", True), ("b:x", False), ("a:BC/x", True)],
+)
+def test_the_longest_namespace_decides(uri: str, *, matches: bool) -> None:
+    chosen = Filter((Namespace.parse("a:"), Namespace.parse("a:B/C/")), (Namespace.parse("a:B/"),))
+    assert chosen.matches(uri) is matches
+
+
+Rows = st.dictionaries(st.uuids(), st.tuples(st.integers(0, 2**20 - 1), st.booleans()), max_size=60)
+
+
+def listed(identity: uuid.UUID, bucket: int, *, is_changed: bool) -> Listed:
+    return Listed(f"{bucket:05x}", identity, event_meta_checksum(identity, "changed" if is_changed else None))
+
+
+@given(ours=Rows, theirs=Rows, common=Rows, depth=st.integers(1, 5))
+def test_what_differs_is_found_by_its_bucket(
+    ours: dict[uuid.UUID, tuple[int, bool]],
+    theirs: dict[uuid.UUID, tuple[int, bool]],
+    common: dict[uuid.UUID, tuple[int, bool]],
+    depth: int,
+) -> None:
+    here = sorted(listed(key, bucket, is_changed=flag) for key, (bucket, flag) in (common | ours).items())
+    there = sorted(listed(key, bucket, is_changed=flag) for key, (bucket, flag) in (common | theirs).items())
+    trees = [tree_of([(row.bucket, row.meta_checksum) for row in rows], depth) for rows in (here, there)]
+    prefixes = differing(*trees)
+    assert prefixes == sorted({row.bucket[:depth] for row in set(here) ^ set(there)})
+    assert set(different_rows(here, there)) == {row.artifact_id for row in set(here) ^ set(there)}
+    assert whole_of(trees[0]) == tree_of([(row.bucket, row.meta_checksum) for row in here], 0)
+    body = wire.answer(wire.TREE_MARK, "e" * 16, 7, tree_lines(trees[0]))
+    assert wire.parse_tree("peer", body, depth=depth, prefixes=[]) == ("e" * 16, trees[0])
+    body = wire.answer(wire.LISTING_MARK, "e" * 16, 7, wire.listing_lines(here), "0")
+    assert wire.parse_listing("peer", body, prefixes=[""], after=None) == ("e" * 16, here, False)
+
+
+def test_a_bucket_that_one_side_has_not_at_all_is_listed_and_not_divided() -> None:
+    one: Tree = {"ab": Digest(1000, 1)}
+    assert worth_descending("ab", one, {"ab": Digest(1, 1)})
+    assert not worth_descending("ab", one, {})
+    assert not worth_descending("ab", {"ab": Digest(3, 1)}, {"ab": Digest(3, 2)})
+    assert not worth_descending("abcde", {"abcde": Digest(1000, 1)}, {"abcde": Digest(1000, 2)})
+
+
+@given(st.dictionaries(st.text("01", min_size=2, max_size=2), st.integers(1, 5000), min_size=1))
+def test_groups_of_listings_cover_every_bucket_once(sizes: dict[str, int]) -> None:
+    tree = {prefix: Digest(count, 0) for prefix, count in sizes.items()}
+    groups = listing_groups(sorted(tree), tree, {}, rows=100, most=9)
+    flat = [prefix for group in groups for prefix in group]
+    assert sum(16 ** (5 - len(prefix)) for prefix in flat) == 16**3 * len(tree)
+    assert all(prefix.startswith(tuple(tree)) for prefix in flat)
+    assert len(set(flat)) == len(flat)
+    assert max(map(len, groups)) <= 9
+    assert total_of(tree) == sum(sizes.values())
