@@ -31,6 +31,7 @@ from site_service.file_validate.models import ValidationFinding
 from site_service.file_validate.quarantine import quarantine
 from site_service.file_validate.rules import VALID, Action, Case, Label, Policy, Verdict, facts_of, judge
 from site_service.file_validate.survey import case_of, grace_configured, look, names_of
+from site_service.scrub.scan import remember
 from site_service.storage.contract import ArtifactStore, StoredObject
 
 logger = logging.getLogger("inventory.validate")
@@ -114,6 +115,8 @@ def _apply(finding_id: int, found: Found | None, grace: timedelta, decided_by: s
     if case is None or now != verdict:
         return _close(finding, decided_by, Applied(is_done=False, reason=f"it is {now.label} by now"))
     order = _Order(case, Located(place[1], place[0]), verdict.label, finding.detail, decided_by)
+    if isinstance(found, StoredObject) and verdict.action in _TAKING_IN:
+        remember(located=order.located, content_length=found.length, verified_at=found.written_at)
     applied = _ACTIONS[verdict.action](order)
     return _close(finding, decided_by, applied)
 
@@ -191,6 +194,8 @@ def _follow_facts(order: _Order) -> Applied:
     return Applied(is_done=True, reason="facts follow", follow=order.case.here)
 
 
+# Bytes that come into service unread: they were verified when they were written.
+_TAKING_IN = {Action.ATTACH_LOCATION, Action.MOVE_LOCATION, Action.CREATE_ARTIFACT, Action.REPLACE_ARTIFACT}
 _ACTIONS: Mapping[Action, Callable[[_Order], Applied]] = {
     Action.CLEAR_LOCATION: _clear,
     Action.QUARANTINE: _quarantine,

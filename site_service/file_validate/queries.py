@@ -35,7 +35,9 @@ _STANDING_SQL = f"""
                 AND r.state IN ('retained', 'removing'))
         OR EXISTS (SELECT 1 FROM obsolete_storage_location o WHERE o.storage_bucket = p.bucket AND o.storage_id = p.id)
         OR EXISTS (SELECT 1 FROM quarantined_object q WHERE q.storage_bucket = p.bucket AND q.storage_id = p.id
-                AND q.state IN ('quarantined', 'removing')),
+                AND q.state IN ('quarantined', 'removing'))
+        OR EXISTS (SELECT 1 FROM damaged_copy d WHERE d.storage_bucket = p.bucket AND d.storage_id = p.id
+                AND d.state <> 'released'),
         (SELECT f.first_seen_at FROM validation_finding f WHERE f.policy = %(policy)s AND f.storage_bucket = p.bucket
             AND f.storage_id = p.id AND f.state = 'open')
     FROM unnest(%(buckets)s::text[], %(ids)s::text[]) AS p(bucket, id)

@@ -36,6 +36,7 @@ from site_service.file_validate.locks import lock_storage_id
 from site_service.file_validate.models import QuarantinedObject, ValidationFinding
 from site_service.file_validate.operations import apply_finding, delete_lost
 from site_service.file_validate.rules import Policy
+from site_service.scrub.queries import verified_copies
 from site_service.storage.contract import ContentFacts, StoredObject
 from tests.factories import artifact_row, insert_artifact_row
 from tests.faults import Crash, flip_bit
@@ -109,6 +110,8 @@ def test_a_copy_of_an_unstored_artifact_is_attached(place: Site) -> None:
     assert StorageLocationEvent.objects.get().id == row.id
     assert not DeletedStorageLocationEvent.objects.exists()
     assert not ObsoleteStorageLocation.objects.exists()
+    # They were not read for this: nobody knows more of them than when they were written.
+    assert [copy.verified_at for copy in verified_copies([row.uri])] == [stored.written_at]
 
 
 def test_attached_bytes_learn_whose_they_are(place: Site) -> None:
