@@ -76,8 +76,10 @@ def begin_run(*, seconds: float) -> Run | None:
     repeat then chooses anew.
     """
     schedule = queries.configured_schedule()
-    open_rules = schedule.open_rules(database_now())
-    due = {rule: queries.due_copies(rule.namespace, limit=rules.RUN_FILES) for rule in open_rules}
+    now = database_now()
+    due = {
+        rule: queries.due_copies(rule.namespace, now=now, limit=rules.RUN_FILES) for rule in schedule.open_rules(now)
+    }
     waiting = {rule: rows for rule, rows in due.items() if rows}
     chosen = [
         row.artifact_id
