@@ -119,6 +119,24 @@ def test_what_harvest_will_bring_is_left_to_it(peer: FakeInventory) -> None:
     assert compared(Mode.ALL).differences == {}, "it harvests first"
 
 
+def test_news_that_never_end_do_not_keep_a_comparison_from_beginning(
+    peer: FakeInventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = filled(peer, 5)
+    SiteLocation.objects.filter(artifact_id=rows[0].id).delete()
+    monkeypatch.setattr(compare, "_TURN_SECONDS", 0.2)
+    added: list[int] = []
+
+    def arrive(name: str) -> None:
+        if name == "news":
+            added.append(peer.add_artifact(artifact_row(f"cadc:TEST/late{len(added)}")))
+
+    peer.before = arrive
+    run = compared(Mode.ADD)
+    assert run.applied == {"B5-copy-missing-here": 1}
+    assert len(added) > 1
+
+
 def test_nothing_is_concluded_from_another_epoch(peer: FakeInventory) -> None:
     rows = filled(peer)
     peer.epoch = "f" * 16
