@@ -168,6 +168,8 @@ INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 INVENTORY_SCHEMA_MODULES = ["datamodel.schema", "harvest.schema"]
 INVENTORY_METRICS_MODULES = ["datamodel.metrics", "harvest.metrics", "harvest.reconcile.metrics"]
 INVENTORY_METRICS_PUBLIC = env.flag("INVENTORY_METRICS_PUBLIC", default=False)
+# A database that forgets what it has acknowledged is for tests.
+INVENTORY_ALLOW_UNSAFE_DATABASE = env.flag("INVENTORY_ALLOW_UNSAFE_DATABASE", default=False)
 INVENTORY_READINESS: list[str] = []
 INVENTORY_READINESS_SECONDS = env.integer("INVENTORY_READINESS_SECONDS", 5, minimum=1)
 INVENTORY_STATE = ""

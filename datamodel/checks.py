@@ -14,6 +14,7 @@ from django.db import DatabaseError, connection
 from datamodel.errors import NotConfiguredError
 from datamodel.positions import read_identity
 
+_DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
 _CONTENT_ALGORITHMS = {"md5", "sha-256"}
 
 
@@ -49,6 +50,18 @@ def check_role(*, app_configs: Sequence[AppConfig] | None, **options: Any) -> li
     return []
 
 
+def forgetfulness() -> str:
+    """Why the database may lose what it has acknowledged when the machine stops; "" when it does not."""
+    if settings.INVENTORY_ALLOW_UNSAFE_DATABASE:
+        return ""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM pg_settings WHERE name = ANY(%s) AND setting = 'off'", [list(_DURABILITY)])
+        off = sorted(name for (name,) in cursor.fetchall())
+    if not off:
+        return ""
+    return f"the database loses acknowledged files when its machine stops: {', '.join(off)} must not be off"
+
+
 @register("inventory", Tags.database)
 def check_feed(*, app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
     """After a restore into another cluster transaction ids start anew: rows would be served never or twice."""
@@ -62,6 +75,8 @@ def check_feed(*, app_configs: Sequence[AppConfig] | None, **options: Any) -> li
             version, encoding = cursor.fetchone()
         if version < 160000 or encoding != "UTF8":
             found.append(Error("the database must be PostgreSQL 16 or newer with encoding UTF8", id="inventory.E007"))
+        if weakness := forgetfulness():
+            found.append(Error(weakness, id="inventory.E011"))
         if not read_identity().is_current:
             found.append(
                 Error(

@@ -116,6 +116,14 @@ def detach_location(*, artifact_id: uuid.UUID) -> Located | None:
     return serialized(lambda: _detach(artifact_id))
 
 
+def clear_location(*, artifact_id: uuid.UUID, expected: Located) -> bool:
+    """The bytes of an artifact are not at `expected` any more, or are bad, a fact: like `detach_location`, but only from there.
+
+    Whether it was so; a location that is another one by now stays.
+    """
+    return serialized(lambda: _clear(artifact_id, expected))
+
+
 def delete_artifact(*, uri: ArtifactUri, preconditions: Preconditions = Preconditions()) -> int:
     """Delete everywhere: DeletedArtifactEvent, row and location in one transaction; bytes are retired.
 
@@ -158,7 +166,7 @@ def mark_obsolete(*, located: Located) -> None:
     serialized(insert)
 
 
-def _lock_uri(uri: ArtifactUri) -> tuple[KnownArtifact | None, datetime, int]:
+def lock_uri(uri: ArtifactUri) -> tuple[KnownArtifact | None, datetime, int]:
     """What is known of a uri, the time and this transaction's id, with the uri locked against other writers of this kind.
 
     Two statements: the second one's snapshot must be taken after the lock was granted.
@@ -184,7 +192,7 @@ def check_preconditions(preconditions: Preconditions, existing: ArtifactRow | No
 def _record_stored(
     uri: ArtifactUri, content: NewContent, preconditions: Preconditions, superseded: Superseded | None
 ) -> Recorded:
-    known, now, txid = _lock_uri(uri)
+    known, now, txid = lock_uri(uri)
     existing = known.artifact if known is not None else None
     is_stored = known is not None and known.location is not None
     check_preconditions(preconditions, existing if is_stored else None)
@@ -280,8 +288,13 @@ def _detach(artifact_id: uuid.UUID) -> Located | None:
     return known.location
 
 
+def _clear(artifact_id: uuid.UUID, expected: Located) -> bool:
+    known = queries.artifact_by_id(artifact_id, for_update=True)
+    return known is not None and known.location == expected and _detach(artifact_id) is not None
+
+
 def _delete(uri: ArtifactUri, preconditions: Preconditions) -> int:
-    known, now, txid = _lock_uri(uri)
+    known, now, txid = lock_uri(uri)
     if known is None:
         raise ArtifactNotFoundError(f"no artifact {uri} here")
     check_preconditions(preconditions, known.artifact)
@@ -292,7 +305,7 @@ def _delete(uri: ArtifactUri, preconditions: Preconditions) -> int:
 
 def _undelete(retired: RetiredRow, *, replaces: bool) -> Recorded:
     uri = ArtifactUri(retired.uri)
-    known, now, txid = _lock_uri(uri)
+    known, now, txid = lock_uri(uri)
     existing = known.artifact if known is not None else None
     meaning = rules.decide_put(
         existing,
@@ -333,7 +346,7 @@ def _content_of(retired: RetiredRow) -> NewContent:
 def _update(
     uri: ArtifactUri, content_type: str | None, content_encoding: str | None, preconditions: Preconditions
 ) -> Recorded:
-    known, now, txid = _lock_uri(uri)
+    known, now, txid = lock_uri(uri)
     if known is None or known.location is None:
         raise ArtifactNotFoundError(f"no artifact {uri} is stored here")
     check_preconditions(preconditions, known.artifact)

@@ -14,7 +14,15 @@ from django.conf import settings
 app = Celery("site_service")
 app.conf.update(settings.CELERY_SETTINGS)
 app.autodiscover_tasks(
-    ["harvest", "harvest.reconcile", "site_service.files", "site_service.retention", "site_service.file_sync"]
+    [
+        "harvest",
+        "harvest.reconcile",
+        "site_service.files",
+        "site_service.retention",
+        "site_service.scrub",
+        "site_service.file_sync",
+        "site_service.file_validate",
+    ]
 )
 
 
@@ -29,5 +37,6 @@ app.conf.beat_schedule = {
     "trusted-keys": every(60, "harvest.tasks.refresh_trusted_keys"),
     "file-sync": every(settings.INVENTORY_SYNC_SECONDS, "site_service.file_sync.tasks.enqueue_missing"),
     "transactions": every(300, "site_service.files.tasks.sweep_transactions"),
+    "file-validate": every(30, "site_service.file_validate.tasks.advance_validation"),
     "retention": every(30, "site_service.retention.tasks.enqueue_removals"),
 }

@@ -28,6 +28,7 @@ INSTALLED_APPS = [
     "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
+    "site_service.file_validate",
 ]
 ROOT_URLCONF = "site_service.urls"
 WSGI_APPLICATION = "site_service.wsgi.application"
@@ -46,11 +47,13 @@ INVENTORY_SCHEMA_MODULES = [
     "site_service.retention.schema",
     "site_service.policy.schema",
     "site_service.file_sync.schema",
+    "site_service.file_validate.schema",
 ]
 INVENTORY_METRICS_MODULES = [
     *INVENTORY_METRICS_MODULES,
     "site_service.retention.metrics",
     "site_service.file_sync.metrics",
+    "site_service.file_validate.metrics",
 ]
 INVENTORY_READINESS = ["site_service.health.check_store"]
 INVENTORY_STATE = "site_service.health.state"
@@ -85,7 +88,11 @@ STORAGES: dict[str, Any] = {
 }
 
 # Modules of Dramatiq actors that a worker of this site runs.
-DRAMATIQ_ACTORS = ("site_service.retention.actors", "site_service.file_sync.actors")
+DRAMATIQ_ACTORS = (
+    "site_service.retention.actors",
+    "site_service.file_sync.actors",
+    "site_service.file_validate.actors",
+)
 
 INVENTORY_REFUSE_EMPTY = env.flag("INVENTORY_REFUSE_EMPTY", default=False)
 INVENTORY_MAX_CONTENT_BYTES = env.integer("INVENTORY_MAX_CONTENT_BYTES", 16 * 1024**4, minimum=1)
@@ -102,4 +109,8 @@ INVENTORY_SYNC_LEASE_SECONDS = env.integer("INVENTORY_SYNC_LEASE_SECONDS", 120, 
 INVENTORY_SYNC_READ_TIMEOUT_SECONDS = env.integer("INVENTORY_SYNC_READ_TIMEOUT_SECONDS", 30, minimum=1)
 INVENTORY_SYNC_MIN_BYTES_PER_SECOND = env.integer("INVENTORY_SYNC_MIN_BYTES_PER_SECOND", 10_000)
 INVENTORY_SYNC_TIME_LIMIT_SECONDS = env.integer("INVENTORY_SYNC_TIME_LIMIT_SECONDS", 24 * 3600, minimum=60)
+# An object without a row may be a file on its way: it is left alone for so long.
+INVENTORY_VALIDATE_GRACE_SECONDS = env.integer("INVENTORY_VALIDATE_GRACE_SECONDS", 24 * 3600)
+INVENTORY_VALIDATE_SECONDS = env.integer("INVENTORY_VALIDATE_SECONDS", 7 * 24 * 3600)
+INVENTORY_VALIDATE_FINDINGS = env.integer("INVENTORY_VALIDATE_FINDINGS", 100_000, minimum=1)
 INVENTORY_LEGACY_PUBLIC_KEYS = env.words("INVENTORY_LEGACY_PUBLIC_KEYS")

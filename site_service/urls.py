@@ -13,6 +13,7 @@ _routes = [
     path("", include("site_service.retention.urls")),
     path("", include("site_service.policy.urls")),
     path("", include("site_service.file_sync.urls")),
+    path("", include("site_service.file_validate.urls")),
     path("harvest/", include("harvest.urls")),
     path("admin/", admin.site.urls),
     path("", include("datamodel.urls")),

@@ -7,11 +7,12 @@ import hashlib
 import io
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from site_service.storage.contract import ContentSource
+from site_service.storage.contract import ArtifactStore, ContentSource, InvalidObject, ListingEnd, StoredObject
 from site_service.storage.disk import Disk, storage_failures
 
 _PATTERN = hashlib.sha512(b"pattern").digest() * 16384
@@ -134,6 +135,32 @@ class BrokenListDisk(Disk):
         if self._times < 0:
             raise OSError(errno.EIO, "gone")
         return super().names(path)
+
+
+class CutListing:
+    """A store whose listings stop after `keep` objects without saying so, as a lost connection does."""
+
+    def __init__(self, store: ArtifactStore, keep: int) -> None:
+        self._store = store
+        self._keep = keep
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def iterate(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject]:
+        return islice(self._store.iterate(bucket_prefix), self._keep)
+
+    def listing(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
+        return islice(self._store.listing(bucket_prefix), self._keep)
+
+
+class LossyListing(CutListing):
+    """A store whose listings lose the object number `keep` and go on."""
+
+    def listing(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
+        for number, one in enumerate(self._store.listing(bucket_prefix)):
+            if number != self._keep or isinstance(one, ListingEnd):
+                yield one
 
 
 class RecordingDisk(Disk):

@@ -7,6 +7,8 @@ from tests.servers import test_server_location
 os.environ.update(test_server_location().environment)
 os.environ.setdefault("INVENTORY_ROLE", "site")
 os.environ.setdefault("INVENTORY_SECRET_KEY", "for-tests-only-" + "x" * 40)
+# Test servers are made to be quick.
+os.environ["INVENTORY_ALLOW_UNSAFE_DATABASE"] = "true"
 
 from global_inventory.settings import *  # noqa: F403
 from site_service.settings import *  # noqa: F403
@@ -19,6 +21,7 @@ INSTALLED_APPS = [
     "site_service.files",
     "site_service.policy",
     "site_service.file_sync",
+    "site_service.file_validate",
     "global_inventory",
     "global_inventory.sites",
 ]

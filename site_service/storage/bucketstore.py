@@ -26,12 +26,14 @@ from site_service.storage.contract import (
     ExpectedContent,
     FreeSpace,
     InvalidObject,
+    ListingEnd,
     PutTransactionStatus,
     Readable,
     StoreCapabilities,
     StoredObject,
 )
 from site_service.storage.digests import DigestPlan, MeasuredContent
+from site_service.storage.listings import with_end
 from site_service.storage.objecttransactions import ObjectTransactions
 from site_service.storage.objectupload import MAX_PARTS, MIN_PART, KeyWriter
 from site_service.storage.records import decode_object, encode_object, is_storage_id, new_storage_id, now
@@ -126,6 +128,9 @@ class BucketStore:
         with ThreadPoolExecutor(_FACTS_THREADS, "facts") as pool:
             while batch := list(islice(listed, _FACTS_AT_ONCE)):
                 yield from (found for found in pool.map(self._judge, batch) if found)
+
+    def listing(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
+        return with_end(self.iterate(bucket_prefix))
 
     def begin(self, facts: ContentFacts) -> PutTransactionStatus:
         return self._transactions.begin(facts)

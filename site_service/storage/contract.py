@@ -83,6 +83,13 @@ class InvalidObject:
 
 
 @dataclass(frozen=True, slots=True)
+class ListingEnd:
+    """The last word of a `listing`: it was complete, and `count` objects were listed before it."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class PutTransactionStatus:
     """What a put transaction holds: `length` bytes with `checksums` over all of them; the uri it was begun for."""
 
@@ -173,6 +180,12 @@ class ArtifactStore(Protocol):
 
         Complete or raising: an iterator that ends without an error has yielded everything that was there for the whole
         time. Temporary files and open put transactions are not listed.
+        """
+        ...
+
+    def listing(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
+        """Like `iterate`, with the proof of its end as the last item: said by the store itself, after it has looked once more
+        whether it is still there. Who acts on absence reads this through `listings.proven`, which believes no other end.
         """
         ...
 

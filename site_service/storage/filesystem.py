@@ -33,6 +33,7 @@ from site_service.storage.contract import (
     ExpectedContent,
     FreeSpace,
     InvalidObject,
+    ListingEnd,
     PutTransactionStatus,
     StoreCapabilities,
     StoredObject,
@@ -40,6 +41,7 @@ from site_service.storage.contract import (
 from site_service.storage.digests import DigestPlan, MeasuredContent
 from site_service.storage.disk import Disk, StoredFile
 from site_service.storage.filetransactions import FileTransactions, OpenTransaction
+from site_service.storage.listings import with_end
 from site_service.storage.records import decode_object, encode_object, is_storage_id, new_storage_id, now
 
 BUCKET_DIGITS = 3
@@ -146,6 +148,10 @@ class FilesystemStore:
         for bucket in self._disk.names(self._objects):
             if bucket.startswith(bucket_prefix):
                 yield from self._iterate_shard(bucket)
+
+    def listing(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
+        """See the contract; a disk that was unmounted meanwhile is noticed by its mark."""
+        yield from with_end(self.iterate(bucket_prefix), self._require_mark)
 
     def begin(self, facts: ContentFacts) -> PutTransactionStatus:
         return self._transactions.begin(facts)

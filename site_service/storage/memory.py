@@ -22,12 +22,14 @@ from site_service.storage.contract import (
     ExpectedContent,
     FreeSpace,
     InvalidObject,
+    ListingEnd,
     PutTransactionStatus,
     Readable,
     StoreCapabilities,
     StoredObject,
 )
 from site_service.storage.digests import DigestPlan, MeasuredContent
+from site_service.storage.listings import with_end
 from site_service.storage.records import Segment, TransactionState, new_storage_id, now
 
 _BUCKET_DIGITS = 3
@@ -92,6 +94,9 @@ class MemoryStore:
             held = self._objects.get(storage_id)
             if held and bucket.startswith(bucket_prefix):
                 yield held[0]
+
+    def listing(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
+        return with_end(self.iterate(bucket_prefix))
 
     def begin(self, facts: ContentFacts) -> PutTransactionStatus:
         transaction_id = new_storage_id()

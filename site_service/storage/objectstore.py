@@ -136,12 +136,16 @@ class S3Bucket:
         self.client.delete_object(Bucket=self._name, Key=self._prefix + key)
 
     def list(self, prefix: str) -> Iterator[ListedKey]:
-        """A page that says there is more but not where, or keys out of order, are failures: never a short listing."""
+        """A page that says there is more but not where, that counts other keys than it holds, or keys out of order, are failures:
+        never a short listing.
+        """
         token: Any = {}
         last = ""
         while True:
             with _failures("list objects"):
                 page = self.client.list_objects_v2(Bucket=self._name, Prefix=self._prefix + prefix, **token)
+            if page.get("KeyCount", len(page.get("Contents", ()))) != len(page.get("Contents", ())):
+                raise StorageUnavailableError("the object store counts other keys than it lists")
             for entry in page.get("Contents", ()):
                 key = entry["Key"].removeprefix(self._prefix)
                 if key <= last:

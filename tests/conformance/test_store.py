@@ -15,14 +15,17 @@ from datamodel.errors import (
     RangeNotSatisfiableError,
     RemoteUnavailableError,
     ShortBodyError,
+    StorageUnavailableError,
     StoredObjectMissingError,
 )
 from site_service.storage.contract import (
     ArtifactStore,
     ByteRange,
     ExpectedContent,
+    ListingEnd,
     StoredObject,
 )
+from site_service.storage.listings import proven
 from tests.conformance.conftest import StoreUnderTest
 from tests.conformance.contents import (
     CONTENT,
@@ -38,7 +41,15 @@ from tests.conformance.contents import (
     read,
     source,
 )
-from tests.faults import BreakingSource, CrumblySource, GeneratedSource, SlowSource, WatchedSource
+from tests.faults import (
+    BreakingSource,
+    CrumblySource,
+    CutListing,
+    GeneratedSource,
+    LossyListing,
+    SlowSource,
+    WatchedSource,
+)
 
 # Writing and reading
 
@@ -253,6 +264,39 @@ def test_an_object_removed_during_a_listing_does_not_break_it(store: ArtifactSto
     for each in listed(store)[1:]:
         store.remove(each.storage_id)
     assert all(isinstance(each, StoredObject) for each in (first, *listing))
+
+
+def test_a_listing_proves_its_end_and_how_many_there_were(store: ArtifactStore) -> None:
+    assert list(store.listing()) == [ListingEnd(0)]
+    for _ in range(5):
+        store.write(source(CONTENT), facts())
+    assert list(store.listing()) == [*listed(store), ListingEnd(5)]
+    assert list(proven(store.listing())) == listed(store)
+    bucket = listed(store)[0].storage_bucket
+    assert list(proven(store.listing(bucket))) == listed(store, bucket)
+
+
+@pytest.mark.parametrize("keep", range(5))
+def test_a_listing_that_was_cut_is_never_taken_for_a_short_one(store: ArtifactStore, keep: int) -> None:
+    for _ in range(4):
+        store.write(source(CONTENT), facts())
+    with pytest.raises(StorageUnavailableError, match="no end mark"):
+        list(proven(CutListing(store, keep).listing()))
+
+
+@pytest.mark.parametrize("lost", range(4))
+def test_a_listing_that_lost_an_object_is_found_out_at_its_end(store: ArtifactStore, lost: int) -> None:
+    for _ in range(4):
+        store.write(source(CONTENT), facts())
+    with pytest.raises(StorageUnavailableError, match="of which 3 arrived"):
+        list(proven(LossyListing(store, lost).listing()))
+
+
+def test_a_listing_out_of_order_is_not_believed(store: ArtifactStore) -> None:
+    for _ in range(3):
+        store.write(source(CONTENT), facts())
+    with pytest.raises(StorageUnavailableError, match="out of order"):
+        list(proven([*reversed(listed(store)), ListingEnd(3)]))
 
 
 def test_capabilities_and_free_space_are_told_in_bytes(store: ArtifactStore) -> None:

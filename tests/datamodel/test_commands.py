@@ -194,7 +194,7 @@ def get(url: str) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("role", ["site", "global"])
 def test_each_role_is_provisioned_served_below_its_base_path_and_stopped_by_a_signal(role: str, tmp_path: Path) -> None:
-    servers: EmbeddedServers = embedded.start(tmp_path / "servers", durable=False)
+    servers: EmbeddedServers = embedded.start(tmp_path / "servers")
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "TMPDIR"}} | {
         **servers.environment,

@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from django.core import checks as django_checks
+from django.core.management import CommandError, call_command
 from django.db import connection
 from hypothesis import given, strategies as st
 from pytest_django import Settings
@@ -85,7 +86,7 @@ def test_restamping_gives_every_row_a_new_place_and_a_new_epoch(site: StorageSit
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[EmbeddedServers]:
-    servers = embedded.start(tmp_path / "other", durable=False, with_redis=False)
+    servers = embedded.start(tmp_path / "other", with_redis=False)
     yield servers
     embedded.stop(servers.directory)
 
@@ -217,6 +218,20 @@ def test_the_feed_is_checked_only_where_a_database_is_asked_for(inventory: Inven
     assert found(checks.check_feed, databases=["default"]) == ["inventory.E008"]
     InventoryIdentity.objects.all().delete()
     assert found(checks.check_feed, databases=["default"]) == ["inventory.E009"]
+
+
+@pytest.mark.usefixtures("inventory")
+def test_a_database_that_forgets_is_refused(settings: Settings) -> None:
+    """As the servers of the tests do."""
+    assert found(checks.check_feed, databases=["default"]) == []
+    settings.INVENTORY_ALLOW_UNSAFE_DATABASE = False
+    assert found(checks.check_feed, databases=["default"]) == ["inventory.E011"]
+    words = (
+        "loses acknowledged files when its machine stops: fsync, full_page_writes, synchronous_commit must not be off"
+    )
+    assert words in checks.forgetfulness()
+    with pytest.raises(CommandError, match="loses acknowledged files"):
+        call_command("provision", "--no-migrate")
 
 
 def test_the_checks_are_registered() -> None:

@@ -15,6 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils.module_loading import import_string
 
 from datamodel import auth, env, keys
+from datamodel.checks import forgetfulness
 from datamodel.errors import InvalidRequestError
 from datamodel.identity import ensure_identity, ensure_site
 from datamodel.models import PreauthKeyPair, StorageSite
@@ -37,6 +38,8 @@ class Command(BaseCommand):
             raise CommandError(
                 "set INVENTORY_SECRET_KEY: it seals keys and tokens, and every process must have the same"
             )
+        if weakness := forgetfulness():
+            raise CommandError(weakness)
         if not options["no_migrate"]:
             call_command("migrate", interactive=False, verbosity=0, skip_checks=True)
         identity = ensure_identity()

@@ -263,3 +263,12 @@ def test_a_slow_writer_that_was_swept_fails_instead_of_publishing_half(store: Fi
     with pytest.raises(StorageUnavailableError):
         store.write(Swept(CONTENT, ValueError()), FACTS)
     assert files(root) == set()
+
+
+def test_a_listing_of_a_disk_that_was_unmounted_meanwhile_has_no_end(store: FilesystemStore, root: Path) -> None:
+    store.write(io.BytesIO(CONTENT), FACTS)
+    listing = store.listing()
+    next(listing)
+    (root / "store.json").unlink()
+    with pytest.raises(StorageUnavailableError, match="mark"):
+        list(listing)

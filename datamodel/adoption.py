@@ -1,0 +1,82 @@
+"""Rows made from bytes that are here already: what recovery and restoring need beside the operations of a PUT.
+
+The content is as old as the store says, not as new as its row: peers that know the artifact know better, and win.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import datetime
+
+from django.db import connection
+
+from datamodel import queries, rows, rules
+from datamodel.operations import NewContent, lock_uri, serialized
+from datamodel.rules import ArtifactRow, Located
+from datamodel.uris import ArtifactUri
+
+
+def adopt_content(
+    *, uri: ArtifactUri, content: NewContent, written_at: datetime, replaces: uuid.UUID | None = None
+) -> ArtifactRow | None:
+    """Give bytes of this store their artifact, under its own id unless that is tombstoned or taken: then a new one.
+
+    Commits together: the artifact with its location; of the one that it `replaces` the DeletedArtifactEvent, and its bytes
+    retired. Returns None, with nothing changed, when the uri names something else than `replaces` by now. A repeat returns None.
+    """
+    return serialized(lambda: _adopt(uri, content, written_at, replaces))
+
+
+def move_location(*, artifact_id: uuid.UUID, expected: Located, to: Located) -> bool:
+    """The inventory refers to another object of the same content from now on; whether it referred to `expected` before.
+
+    No event: the artifact was here and is here. The object that was left is the caller's to account for.
+    """
+    return serialized(lambda: _move(artifact_id, expected, to))
+
+
+def _adopt(
+    uri: ArtifactUri, content: NewContent, written_at: datetime, replaces: uuid.UUID | None
+) -> ArtifactRow | None:
+    known, now, _ = lock_uri(uri)
+    existing = known.artifact if known is not None else None
+    if (existing.id if existing is not None else None) != replaces:
+        return None
+    is_free = not queries.is_tombstoned(content.artifact_id) and queries.artifact_by_id(content.artifact_id) is None
+    when = rules.truncate_to_millis(written_at)
+    if existing is not None:
+        when = rules.next_content_time(when, existing.content_last_modified)
+    row = ArtifactRow(
+        id=content.artifact_id if is_free else uuid.uuid4(),
+        uri=uri.value,
+        uri_bucket=uri.bucket,
+        content_checksum=content.content_checksum,
+        content_last_modified=when,
+        content_length=content.content_length,
+        content_type=content.content_type,
+        content_encoding=content.content_encoding,
+        last_modified=now,
+        meta_checksum="",
+        content_sha256=content.content_sha256,
+        meta_modified_at=when,
+    )
+    row = replace(row, meta_checksum=rules.meta_checksum_of(row))
+    if existing is not None:
+        rows.insert_tombstone(existing.id, existing.uri, deleted_at=when)
+        rows.retire_artifacts([existing.id], died_at=now)
+    rows.insert_artifact(row, content.located)
+    return row
+
+
+def _move(artifact_id: uuid.UUID, expected: Located, to: Located) -> bool:
+    known = queries.artifact_by_id(artifact_id, for_update=True)
+    if known is None or known.location != expected:
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE storage_location SET storage_id = %s, storage_bucket = %s, stored_at = inventory_now() "
+            "WHERE artifact_id = %s",
+            [to.storage_id, to.storage_bucket, artifact_id],
+        )
+    return True

@@ -1,0 +1,145 @@
+"""What the inventory says of places in the store, and how far validation is; never writes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+from django.db.models import QuerySet
+
+from datamodel.errors import DatabaseUnavailableError
+from datamodel.queries import ARTIFACT_COLUMNS, artifact_from
+from datamodel.rules import ArtifactRow, Located
+from datamodel.uris import prefix_upper_bound
+from site_service.file_validate.merge import Place, Placed
+from site_service.file_validate.models import QuarantinedObject, ValidationFinding, ValidationRun
+from site_service.file_validate.rules import Known, Policy
+from site_service.storage.contract import ListingEnd
+
+PAGE = 2000
+_COLUMNS = 12
+_PLACED_SQL = f"""
+    SELECT {ARTIFACT_COLUMNS}, l.storage_bucket, l.storage_id
+    FROM storage_location l JOIN artifact a ON a.id = l.artifact_id
+    WHERE (l.storage_bucket, l.storage_id) > (%(bucket)s, %(id)s) AND l.storage_bucket >= %(low)s AND l.storage_bucket < %(high)s
+    ORDER BY l.storage_bucket, l.storage_id LIMIT %(limit)s
+"""
+# Bytes of these are accounted for though no artifact is stored there: their own rooms remove them.
+_STANDING_SQL = f"""
+    SELECT {ARTIFACT_COLUMNS}, p.bucket, p.id,
+        EXISTS (SELECT 1 FROM retired_artifact r WHERE r.storage_bucket = p.bucket AND r.storage_id = p.id
+                AND r.state IN ('retained', 'removing'))
+        OR EXISTS (SELECT 1 FROM obsolete_storage_location o WHERE o.storage_bucket = p.bucket AND o.storage_id = p.id)
+        OR EXISTS (SELECT 1 FROM quarantined_object q WHERE q.storage_bucket = p.bucket AND q.storage_id = p.id
+                AND q.state IN ('quarantined', 'removing')),
+        (SELECT f.first_seen_at FROM validation_finding f WHERE f.policy = %(policy)s AND f.storage_bucket = p.bucket
+            AND f.storage_id = p.id AND f.state = 'open')
+    FROM unnest(%(buckets)s::text[], %(ids)s::text[]) AS p(bucket, id)
+    LEFT JOIN storage_location l ON l.storage_bucket = p.bucket AND l.storage_id = p.id
+    LEFT JOIN artifact a ON a.id = l.artifact_id
+"""
+_NAMED_SQL = f"""
+    SELECT {ARTIFACT_COLUMNS}, l.storage_id, l.storage_bucket
+    FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id WHERE a.id = ANY(%(ids)s)
+    UNION ALL
+    SELECT {ARTIFACT_COLUMNS}, l.storage_id, l.storage_bucket
+    FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id WHERE a.uri = ANY(%(uris)s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the inventory says of one place now; `is_kept`: bytes without artifact that are accounted for."""
+
+    here: ArtifactRow | None
+    is_kept: bool
+    first_seen_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Artifacts and tombstones that objects name by their facts."""
+
+    by_id: dict[uuid.UUID, Known]
+    by_uri: dict[str, Known]
+    deleted: frozenset[uuid.UUID]
+
+    def of(self, artifact_id: uuid.UUID, uri: str) -> Known | None:
+        return self.by_id.get(artifact_id) or self.by_uri.get(uri)
+
+
+def placed_artifacts(bucket_prefix: str) -> Iterator[Placed | ListingEnd]:
+    """Artifacts stored in these buckets in order of their places, page by page, and the proof of the end.
+
+    Raises `DatabaseUnavailableError` when a page did not arrive whole.
+    """
+    values = {"low": bucket_prefix, "high": prefix_upper_bound(bucket_prefix or "\x7e"), "limit": PAGE}
+    count, bucket, storage_id = 0, "", ""
+    while True:
+        page = _whole_page(_PLACED_SQL, values | {"bucket": bucket, "id": storage_id})
+        for row in page:
+            bucket, storage_id = row[_COLUMNS], row[_COLUMNS + 1]
+            yield Placed(bucket, storage_id, artifact_from(row))
+        count += len(page)
+        if len(page) < PAGE:
+            yield ListingEnd(count)
+            return
+
+
+def standings(policy: Policy, places: Sequence[Place]) -> dict[Place, Standing]:
+    """What the inventory says of these places at this moment: one statement."""
+    values = {"policy": policy.value, "buckets": [bucket for bucket, _ in places], "ids": [name for _, name in places]}
+    found = {}
+    for row in _whole_page(_STANDING_SQL, values):
+        here = artifact_from(row) if row[0] is not None else None
+        found[row[_COLUMNS], row[_COLUMNS + 1]] = Standing(here, row[_COLUMNS + 2], row[_COLUMNS + 3])
+    return found
+
+
+def names(artifact_ids: Sequence[uuid.UUID], uris: Sequence[str]) -> Names:
+    """The artifacts of these ids and uris, and which ids are tombstoned."""
+    by_id: dict[uuid.UUID, Known] = {}
+    by_uri: dict[str, Known] = {}
+    for row in _whole_page(_NAMED_SQL, {"ids": list(artifact_ids), "uris": list(uris)}):
+        location = Located(row[_COLUMNS], row[_COLUMNS + 1]) if row[_COLUMNS] is not None else None
+        known = Known(artifact_from(row), location)
+        by_id[known.artifact.id] = by_uri[known.artifact.uri] = known
+    sql = "SELECT id FROM deleted_artifact_event WHERE id = ANY(%(ids)s)"
+    return Names(by_id, by_uri, frozenset(row[0] for row in _whole_page(sql, {"ids": list(artifact_ids)})))
+
+
+def findings(
+    *, state: str = "open", label: str = "", policy: str = "", bucket_prefix: str = "", after: int = 0
+) -> QuerySet[ValidationFinding]:
+    """In order of their numbers, behind `after`."""
+    rows = ValidationFinding.objects.filter(state=state, id__gt=after).order_by("id")
+    if label:
+        rows = rows.filter(label=label)
+    if policy:
+        rows = rows.filter(policy=policy)
+    return rows.filter(storage_bucket__startswith=bucket_prefix) if bucket_prefix else rows
+
+
+def last_complete(policy: Policy) -> ValidationRun | None:
+    """The last run over all buckets that reached its end."""
+    complete = ValidationRun.objects.filter(policy=policy.value, bucket_prefix="", state=ValidationRun.State.COMPLETE)
+    return complete.order_by("-finished_at").first()
+
+
+def removals_to_finish() -> list[uuid.UUID]:
+    """Quarantined objects whose removal was decided and is not done."""
+    removing = QuarantinedObject.objects.filter(state=QuarantinedObject.State.REMOVING).order_by("state_at")
+    return list(removing.values_list("id", flat=True)[:PAGE])
+
+
+def _whole_page(sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        if len(rows) != cursor.rowcount:
+            raise DatabaseUnavailableError(f"the database sent {len(rows)} of {cursor.rowcount} rows")
+    return rows
