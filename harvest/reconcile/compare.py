@@ -65,7 +65,7 @@ def reconcile(name: str, *, mode: Mode, on_change: Callable[[], None] = lambda: 
     if remote is None:
         raise NotReadyError(f"there is no enabled remote {name!r} that this inventory harvests")
     run = operations.begin_run(remote=remote, mode=mode)
-    error = ""
+    error = "interrupted: the process was stopped, or failed in an unforeseen way"
     try:
         with unit_of_work(logger, "reconcile", remote=name, mode=mode.value) as work:
             if mode is not Mode.REPORT:
@@ -74,6 +74,7 @@ def reconcile(name: str, *, mode: Mode, on_change: Callable[[], None] = lambda: 
             _Comparison(remote, run, mode, on_change).run()
             work.note(here=run.rows_here, there=run.rows_there, bytes=run.traffic_bytes, requests=run.requests)
             work.note(**{f"found_{label}": count for label, count in sorted(run.differences.items())})
+        error = ""
     except InventoryError as failure:
         error = f"{failure.code}: {failure.detail}"
         if isinstance(failure, DeletionBrakeError):

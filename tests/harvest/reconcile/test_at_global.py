@@ -430,6 +430,19 @@ def test_a_run_lists_a_bounded_number_and_counts_all(peer: FakeInventory, monkey
     assert ReconcileRun.objects.count() == 2
 
 
+def test_a_run_that_was_stopped_is_not_complete(peer: FakeInventory, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(peer, 3)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reconcile_operations, "settle_excluded", stop)
+    with pytest.raises(KeyboardInterrupt):
+        compared(Mode.REPORT)
+    run = ReconcileRun.objects.get()
+    assert (run.is_complete, run.error.partition(":")[0], run.finished_at is None) == (False, "interrupted", False)
+
+
 def test_a_site_that_was_never_met_cannot_be_compared(peer: FakeInventory) -> None:
     with pytest.raises(NotReadyError, match="harvest it first"):
         compared(Mode.REPORT)
