@@ -35,6 +35,7 @@ INVENTORY_SCHEMA_MODULES = [
     *INVENTORY_SCHEMA_MODULES,
     "global_inventory.locate.schema",
     "global_inventory.artifacts.schema",
+    "global_inventory.held.schema",
 ]
 INVENTORY_METRICS_MODULES = [
     *INVENTORY_METRICS_MODULES,
@@ -51,3 +52,5 @@ INVENTORY_KEY_PERIOD = timedelta(seconds=env.integer("INVENTORY_KEY_PERIOD_SECON
 # A probe of all sites, and asking the sites for an artifact that is not known here, each end within this time as a whole.
 INVENTORY_PROBE_TIMEOUT_SECONDS = env.integer("INVENTORY_PROBE_TIMEOUT_SECONDS", 5, minimum=1)
 INVENTORY_ASK_SECONDS = env.integer("INVENTORY_ASK_SECONDS", 3, minimum=1)
+# A question whether files are held may wait for so long until they are.
+INVENTORY_HELD_WAIT_SECONDS = env.integer("INVENTORY_HELD_WAIT_SECONDS", 60)

@@ -11,6 +11,7 @@ admin.autodiscover()
 _routes = [
     path("", include("global_inventory.locate.urls")),
     path("", include("global_inventory.artifacts.urls")),
+    path("", include("global_inventory.held.urls")),
     path("harvest/", include("harvest.urls")),
     path("admin/", admin.site.urls),
     path("", include("datamodel.urls")),

@@ -24,6 +24,7 @@ INVENTORY_ALLOW_WRITE = env.flag("INVENTORY_ALLOW_WRITE", default=True)
 INSTALLED_APPS = [
     "site_service",
     *BASE_APPS,
+    "site_service.scrub",
     "site_service.retention",
     "site_service.files",
     "site_service.policy",
@@ -44,6 +45,7 @@ INVENTORY_SYNC_POLICY = env.text("INVENTORY_SYNC_POLICY", "[]")
 INVENTORY_SCHEMA_MODULES = [
     *INVENTORY_SCHEMA_MODULES,
     "site_service.files.schema",
+    "site_service.scrub.schema",
     "site_service.retention.schema",
     "site_service.policy.schema",
     "site_service.file_sync.schema",
@@ -52,6 +54,7 @@ INVENTORY_SCHEMA_MODULES = [
 INVENTORY_METRICS_MODULES = [
     *INVENTORY_METRICS_MODULES,
     "site_service.retention.metrics",
+    "site_service.scrub.metrics",
     "site_service.file_sync.metrics",
     "site_service.file_validate.metrics",
 ]
@@ -92,6 +95,7 @@ DRAMATIQ_ACTORS = (
     "site_service.retention.actors",
     "site_service.file_sync.actors",
     "site_service.file_validate.actors",
+    "site_service.scrub.actors",
 )
 
 INVENTORY_REFUSE_EMPTY = env.flag("INVENTORY_REFUSE_EMPTY", default=False)
@@ -113,4 +117,9 @@ INVENTORY_SYNC_TIME_LIMIT_SECONDS = env.integer("INVENTORY_SYNC_TIME_LIMIT_SECON
 INVENTORY_VALIDATE_GRACE_SECONDS = env.integer("INVENTORY_VALIDATE_GRACE_SECONDS", 24 * 3600)
 INVENTORY_VALIDATE_SECONDS = env.integer("INVENTORY_VALIDATE_SECONDS", 7 * 24 * 3600)
 INVENTORY_VALIDATE_FINDINGS = env.integer("INVENTORY_VALIDATE_FINDINGS", 100_000, minimum=1)
+# Every stored byte is read again once in so long (0: never), this fast, in these hours (UTC); ScrubPolicy rows say otherwise.
+INVENTORY_SCRUB_PERIOD_SECONDS = env.integer("INVENTORY_SCRUB_PERIOD_SECONDS", 90 * 24 * 3600)
+INVENTORY_SCRUB_BYTES_PER_SECOND = env.integer("INVENTORY_SCRUB_BYTES_PER_SECOND", 20_000_000)
+INVENTORY_SCRUB_HOURS = env.text("INVENTORY_SCRUB_HOURS", "")
+INVENTORY_SCRUB_SECONDS = env.integer("INVENTORY_SCRUB_SECONDS", 60, minimum=1)
 INVENTORY_LEGACY_PUBLIC_KEYS = env.words("INVENTORY_LEGACY_PUBLIC_KEYS")

@@ -10,6 +10,7 @@ admin.autodiscover()
 
 _routes = [
     path("", include("site_service.files.urls")),
+    path("", include("site_service.scrub.urls")),
     path("", include("site_service.retention.urls")),
     path("", include("site_service.policy.urls")),
     path("", include("site_service.file_sync.urls")),

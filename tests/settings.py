@@ -17,6 +17,7 @@ from site_service.settings import BASE_APPS, DATABASES
 INSTALLED_APPS = [
     "site_service",
     *BASE_APPS,
+    "site_service.scrub",
     "site_service.retention",
     "site_service.files",
     "site_service.policy",

@@ -1,18 +1,19 @@
-"""The global's outbound HTTP: probes of sites, and asking sites for an artifact that is not known here yet.
+"""The global's outbound HTTP: probes of sites, and asking them for an artifact that is not known here yet, or about their copies.
 
 Every call is bounded in time as a whole, and a site holds at most a few threads, so that one which hangs delays nobody else.
 """
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
@@ -20,13 +21,14 @@ import urllib3
 from django.conf import settings
 
 from datamodel.checksums import parse_digest_header, parse_structured_digests
-from datamodel.errors import InvalidChecksumError, RemoteProtocolError, RemoteUnavailableError
+from datamodel.errors import InvalidChecksumError, RemoteProtocolError, RemoteRefusedError, RemoteUnavailableError
 from datamodel.rules import ArtifactRow, meta_checksum_of
 from datamodel.uris import ArtifactUri
 from global_inventory.sites.rules import Probed, judge_probe
 
 _CALLS_PER_SITE = 8
 _SMALL_BODY_BYTES = 4096
+_LARGE_BODY_BYTES = 16 * 1024 * 1024
 _FAILURES: dict[type[Exception], str] = {
     urllib3.exceptions.NewConnectionError: "it cannot be connected to",
     urllib3.exceptions.NameResolutionError: "its name cannot be resolved",
@@ -44,6 +46,26 @@ _slots: defaultdict[str, threading.BoundedSemaphore] = defaultdict(lambda: threa
 
 _Key = TypeVar("_Key", bound=Hashable)
 _Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class SiteDoor:
+    """A site, and how we identify ourselves there."""
+
+    name: str
+    url: str
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedCopy:
+    """A copy in service at a site, and when its bytes were last known good."""
+
+    uri: str
+    artifact_id: uuid.UUID
+    content_checksum: str
+    content_length: int
+    verified_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +105,37 @@ def ask_site(url: str, uri: ArtifactUri, *, site: str, seconds: float) -> Artifa
         return _artifact_from(uri, answer.headers)
     except (KeyError, ValueError, InvalidChecksumError) as error:
         raise RemoteProtocolError(f"its answer does not describe {uri}: {error!r}") from error
+
+
+def ask_verified(door: SiteDoor, uris: Sequence[str], *, seconds: float) -> list[VerifiedCopy]:
+    """What a site says of its own copies of these uris; a uri that it leaves out has none there.
+
+    Raises `RemoteUnavailableError`, `RemoteRefusedError`, and `RemoteProtocolError` for an answer of another form.
+    """
+    slot = _slots[door.url]
+    if not slot.acquire(blocking=False):
+        raise RemoteUnavailableError("it has not answered earlier questions yet")
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {door.token}"}
+    try:
+        response = _pool.request(
+            "POST",
+            f"{door.url}/verified",
+            body=json.dumps({"uris": list(uris)}),
+            headers=headers,
+            timeout=urllib3.Timeout(total=seconds),
+            redirect=False,
+            preload_content=False,
+        )
+        status, body = response.status, response.read(_LARGE_BODY_BYTES)
+        response.close()
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        raise RemoteUnavailableError(_FAILURES.get(type(error), type(error).__name__)) from error
+    finally:
+        slot.release()
+    if status != 200:
+        kind = RemoteUnavailableError if status >= 500 else RemoteRefusedError
+        raise kind(f"it answered {status} when asked for its copies")
+    return _verified_copies(body)
 
 
 def concurrently(calls: Mapping[_Key, Callable[[], _Value]], *, seconds: float) -> Iterator[tuple[_Key, _Value]]:
@@ -131,6 +184,29 @@ def _give_back(response: urllib3.BaseHTTPResponse, *, has_body: bool) -> None:
         response.release_conn()
     else:
         response.close()
+
+
+def _verified_copies(body: bytes) -> list[VerifiedCopy]:
+    try:
+        return [
+            VerifiedCopy(
+                str(copy["uri"]),
+                uuid.UUID(copy["id"]),
+                str(copy["contentChecksum"]),
+                int(copy["contentLength"]),
+                _aware(datetime.fromisoformat(copy["verifiedAt"])),
+            )
+            for copy in json.loads(body)["copies"]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RemoteProtocolError(f"its answer does not describe copies: {error!r}") from error
+
+
+def _aware(when: datetime) -> datetime:
+    """Raises `ValueError` for a time without zone, which could mean anything."""
+    if when.tzinfo is None:
+        raise ValueError(f"{when} names no time zone")
+    return when
 
 
 def _artifact_from(uri: ArtifactUri, headers: Mapping[str, str]) -> ArtifactRow:

@@ -25,6 +25,7 @@ from site_service.file_sync.download import Download, Limits
 from site_service.file_sync.locator import Answer, configured_globals, locate
 from site_service.file_sync.rules import Reason, Source, Wanted
 from site_service.policy.queries import current_policy
+from site_service.scrub import operations as scrub
 from site_service.storage.contract import ArtifactStore, ContentFacts, ContentSource, ExpectedContent, StoredObject
 
 logger = logging.getLogger("inventory.sync")
@@ -270,6 +271,8 @@ class _Batch:
             attempts.fail(
                 holder=self._holder, artifact_id=order.artifact.id, reason=reason, detail=detail, seconds=seconds
             )
+            if order.taken.is_repair:
+                scrub.note_failed_repair(artifact_id=order.artifact.id, reason=reason, detail=detail)
             attempts.count(reason, files=1, size=0)
         connection.close()
         ending.log(reason, is_ok=False, detail=detail)

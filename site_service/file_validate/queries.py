@@ -18,6 +18,7 @@ from datamodel.uris import prefix_upper_bound
 from site_service.file_validate.merge import Place, Placed
 from site_service.file_validate.models import QuarantinedObject, ValidationFinding, ValidationRun
 from site_service.file_validate.rules import Known, Policy
+from site_service.scrub.queries import kept_places
 from site_service.storage.contract import ListingEnd
 
 PAGE = 2000
@@ -93,10 +94,14 @@ def placed_artifacts(bucket_prefix: str) -> Iterator[Placed | ListingEnd]:
 def standings(policy: Policy, places: Sequence[Place]) -> dict[Place, Standing]:
     """What the inventory says of these places at this moment: one statement."""
     values = {"policy": policy.value, "buckets": [bucket for bucket, _ in places], "ids": [name for _, name in places]}
+    # Bytes that scrub found bad must not come back as somebody's content.
+    damaged = kept_places([Located(name, bucket) for bucket, name in places])
     found = {}
     for row in _whole_page(_STANDING_SQL, values):
         here = artifact_from(row) if row[0] is not None else None
-        found[row[_COLUMNS], row[_COLUMNS + 1]] = Standing(here, row[_COLUMNS + 2], row[_COLUMNS + 3])
+        bucket, name = row[_COLUMNS], row[_COLUMNS + 1]
+        is_kept = row[_COLUMNS + 2] or Located(name, bucket) in damaged
+        found[bucket, name] = Standing(here, is_kept, row[_COLUMNS + 3])
     return found
 
 

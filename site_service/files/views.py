@@ -31,6 +31,7 @@ from site_service.files.body import RequestBody
 from site_service.files.headers import PutRequest, TransactionOp
 from site_service.files.paths import FilePath, ListingPath, parse_path
 from site_service.files.rules import ReadVerdict, Span, Unsatisfiable
+from site_service.scrub import operations as scrub
 from site_service.storage.contract import ByteRange, Readable, StoreCapabilities
 from site_service.storage.registry import get_store
 
@@ -115,6 +116,8 @@ def _send(request: HttpRequest, path: FilePath, artifact: ArtifactRow, located: 
     except StoredObjectMissingError as error:
         facts = {"uri": artifact.uri, "id": artifact.id, "storage_id": located.storage_id, "reason": error.detail}
         logger.warning("END event=open_artifact", extra={"facts": facts | {"result": "failed"}})
+        scrub.report_missing(artifact=artifact, located=located, store=store)
+        connection.close()
         raise
 
 

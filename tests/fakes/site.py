@@ -1,9 +1,10 @@
-"""A site as the global sees it: availability, and HEAD of signed file URLs, on a loopback port."""
+"""A site as the global sees it: availability, HEAD of signed file URLs, and what it verified, on a loopback port."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import threading
 import uuid
 from collections.abc import Iterator
@@ -25,6 +26,12 @@ class FakeSite:
     asked: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     probes: int = 0
+    # Of `POST /verified`: what it says of each uri, the uris of each question, the tokens that came, and another body if set.
+    verified: dict[str, dict[str, object]] = field(default_factory=dict)
+    questions: list[list[str]] = field(default_factory=list)
+    bearers: list[str | None] = field(default_factory=list)
+    verified_status: int = 200
+    verified_body: bytes | None = None
     url: str = ""
     # Cleared: every answer waits until it is set again (or the site ends).
     answers: threading.Event = field(default_factory=threading.Event)
@@ -60,6 +67,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, _headers(*self.site.artifacts[uri]))
         else:
             self._answer(404, {})
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["uris"]
+        self.site.questions.append(asked)
+        self.site.bearers.append(self.headers.get("Authorization"))
+        self.site.has_been_asked.set()
+        self.site.answers.wait(30)
+        copies = [self.site.verified[uri] for uri in asked if uri in self.site.verified]
+        body = (
+            self.site.verified_body if self.site.verified_body is not None else json.dumps({"copies": copies}).encode()
+        )
+        self._answer(self.site.verified_status, {"Content-Length": str(len(body)), "Content-Type": "application/json"})
+        self.wfile.write(body)
 
     def _answer(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)

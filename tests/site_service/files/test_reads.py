@@ -172,12 +172,14 @@ def test_missing_bytes_are_a_503_and_a_line_with_the_reason(
     assert line.levelname == "WARNING"
 
 
-def test_bytes_of_another_length_are_a_503(client: Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("headers", [{}, {"range": "bytes=0-1"}, {"range": "bytes=0-1,4-5"}])
+def test_bytes_of_another_length_are_a_503_once(client: Client, tmp_path: Path, headers: dict[str, str]) -> None:
     (content,) = [path for path in (tmp_path / "storage" / "objects").rglob("*") if path.is_file() and not path.suffix]
     content.chmod(0o600)
     content.write_bytes(b"short")
-    assert client.get(PATH).status_code == 503
-    assert client.get(PATH, headers={"range": "bytes=0-1,4-5"}).status_code == 503
+    assert client.get(PATH, headers=headers).status_code == 503
+    # From then on the copy is out of service.
+    assert client.get(PATH, headers=headers).status_code == 404
 
 
 def test_operators_switches_stop_reads_and_writes(client: Client, settings: Settings) -> None:
