@@ -117,9 +117,10 @@ def detach_location(*, artifact_id: uuid.UUID) -> Located | None:
 
 
 def clear_location(*, artifact_id: uuid.UUID, expected: Located) -> bool:
-    """The bytes of an artifact are not at `expected` any more, or are bad, a fact: like `detach_location`, but only from there.
+    """The copy of an artifact at this place is bad or missing, a fact: from now on it is not served nor located.
 
-    Whether it was so; a location that is another one by now stays.
+    Commits a DeletedStorageLocationEvent (any StorageLocationEvent goes); the artifact stays known. Returns False, with
+    nothing changed, when it is not (or no more) stored at the `expected` place. What becomes of the bytes is the caller's.
     """
     return serialized(lambda: _clear(artifact_id, expected))
 
@@ -282,15 +283,23 @@ def _detach(artifact_id: uuid.UUID) -> Located | None:
     known = queries.artifact_by_id(artifact_id, for_update=True)
     if known is None or known.location is None:
         return None
-    with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM storage_location WHERE artifact_id = %s", [artifact_id])
-    rows.exchange_event("storage_location_event", "deleted_storage_location_event", artifact_id, known.artifact.uri)
-    return known.location
+    return known.location if _clear(artifact_id, known.location) else None
 
 
 def _clear(artifact_id: uuid.UUID, expected: Located) -> bool:
     known = queries.artifact_by_id(artifact_id, for_update=True)
-    return known is not None and known.location == expected and _detach(artifact_id) is not None
+    if known is None:
+        return False
+    with connection.cursor() as cursor:
+        # A statement of its own: it sees what was committed while the lock was waited for.
+        cursor.execute(
+            "DELETE FROM storage_location WHERE artifact_id = %s AND storage_id = %s AND storage_bucket = %s",
+            [artifact_id, expected.storage_id, expected.storage_bucket],
+        )
+        if not cursor.rowcount:
+            return False
+    rows.exchange_event("storage_location_event", "deleted_storage_location_event", artifact_id, known.artifact.uri)
+    return True
 
 
 def _delete(uri: ArtifactUri, preconditions: Preconditions) -> int:
