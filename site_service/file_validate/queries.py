@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.db import connection
 from django.db.models import QuerySet
 
@@ -18,7 +19,6 @@ from datamodel.uris import prefix_upper_bound
 from site_service.file_validate.merge import Place, Placed
 from site_service.file_validate.models import QuarantinedObject, ValidationFinding, ValidationRun
 from site_service.file_validate.rules import Known, Policy
-from site_service.scrub.queries import kept_places
 from site_service.storage.contract import ListingEnd
 
 PAGE = 2000
@@ -29,14 +29,9 @@ _PLACED_SQL = f"""
     WHERE (l.storage_bucket, l.storage_id) > (%(bucket)s, %(id)s) AND l.storage_bucket >= %(low)s AND l.storage_bucket < %(high)s
     ORDER BY l.storage_bucket, l.storage_id LIMIT %(limit)s
 """
-# Bytes of these are accounted for though no artifact is stored there: their own rooms remove them.
 _STANDING_SQL = f"""
     SELECT {ARTIFACT_COLUMNS}, p.bucket, p.id,
-        EXISTS (SELECT 1 FROM retired_artifact r WHERE r.storage_bucket = p.bucket AND r.storage_id = p.id
-                AND r.state IN ('retained', 'removing'))
-        OR EXISTS (SELECT 1 FROM obsolete_storage_location o WHERE o.storage_bucket = p.bucket AND o.storage_id = p.id)
-        OR EXISTS (SELECT 1 FROM quarantined_object q WHERE q.storage_bucket = p.bucket AND q.storage_id = p.id
-                AND q.state IN ('quarantined', 'removing')),
+        {{kept}},
         (SELECT f.first_seen_at FROM validation_finding f WHERE f.policy = %(policy)s AND f.storage_bucket = p.bucket
             AND f.storage_id = p.id AND f.state = 'open')
     FROM unnest(%(buckets)s::text[], %(ids)s::text[]) AS p(bucket, id)
@@ -94,14 +89,10 @@ def placed_artifacts(bucket_prefix: str) -> Iterator[Placed | ListingEnd]:
 def standings(policy: Policy, places: Sequence[Place]) -> dict[Place, Standing]:
     """What the inventory says of these places at this moment: one statement."""
     values = {"policy": policy.value, "buckets": [bucket for bucket, _ in places], "ids": [name for _, name in places]}
-    # Bytes that scrub found bad must not come back as somebody's content.
-    damaged = kept_places([Located(name, bucket) for bucket, name in places])
     found = {}
-    for row in _whole_page(_STANDING_SQL, values):
+    for row in _whole_page(_STANDING_SQL.format(kept=_kept_sql()), values):
         here = artifact_from(row) if row[0] is not None else None
-        bucket, name = row[_COLUMNS], row[_COLUMNS + 1]
-        is_kept = row[_COLUMNS + 2] or Located(name, bucket) in damaged
-        found[bucket, name] = Standing(here, is_kept, row[_COLUMNS + 3])
+        found[row[_COLUMNS], row[_COLUMNS + 1]] = Standing(here, row[_COLUMNS + 2], row[_COLUMNS + 3])
     return found
 
 
@@ -139,6 +130,14 @@ def removals_to_finish() -> list[uuid.UUID]:
     """Quarantined objects whose removal was decided and is not done."""
     removing = QuarantinedObject.objects.filter(state=QuarantinedObject.State.REMOVING).order_by("state_at")
     return list(removing.values_list("id", flat=True)[:PAGE])
+
+
+def _kept_sql() -> str:
+    """Whether one of the tables that may keep bytes without an artifact names the place."""
+    return " OR ".join(
+        f"EXISTS (SELECT 1 FROM {table} k WHERE k.storage_bucket = p.bucket AND k.storage_id = p.id AND ({condition}))"
+        for table, condition in settings.INVENTORY_BYTES_KEPT_BY
+    )
 
 
 def _whole_page(sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:

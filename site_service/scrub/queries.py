@@ -12,7 +12,6 @@ from django.conf import settings
 from django.db import connection
 
 from datamodel.errors import NotConfiguredError
-from datamodel.rules import Located
 from site_service.scrub.models import DamagedCopy, ScrubOutcome, ScrubPolicy
 from site_service.scrub.rules import Due, Hours, Rule, Schedule
 
@@ -86,14 +85,6 @@ def verified_copies(uris: Sequence[str]) -> list[VerifiedCopy]:
 def verified_since(artifact_ids: Sequence[uuid.UUID], *, since: datetime) -> set[uuid.UUID]:
     """Those of these artifacts whose copy here is in service, and whose digest was checked (written or read) since then."""
     return {row[0] for row in _fetch(_SINCE_SQL, {"ids": list(artifact_ids), "since": since})}
-
-
-def kept_places(places: Sequence[Located]) -> set[Located]:
-    """Those of these places whose bytes are damaged copies that are kept: no location names them, and none must take them."""
-    ids = [place.storage_id for place in places]
-    rows = DamagedCopy.objects.filter(storage_id__in=ids).exclude(state=DamagedCopy.State.RELEASED)
-    kept = {Located(*row) for row in rows.values_list("storage_id", "storage_bucket")}
-    return kept & set(places)
 
 
 def standings(schedule: Schedule) -> list[Standing]:

@@ -109,6 +109,16 @@ def test_bytes_that_scrub_found_bad_never_come_back_as_content(place: Site, poli
     assert place.found() == []
 
 
+def test_whoever_keeps_bytes_without_an_artifact_says_so_in_the_settings(place: Site, settings: Settings) -> None:
+    spare = place.write("cadc:TEST/spare")
+    model.mark_obsolete(located=Located(spare.storage_id, spare.storage_bucket))
+    place.run()
+    assert place.found() == []
+    settings.INVENTORY_BYTES_KEPT_BY = [("obsolete_storage_location", "k.storage_id <> k.storage_id")]
+    place.run()
+    assert [label for label, _, _ in place.found()] == ["no-matching-artifact"]
+
+
 def test_young_objects_are_left_alone_for_the_grace_time(place: Site) -> None:
     orphan = place.write()
     assert place.run(grace=DAY).counts == {"valid": 0, "delay": 1}
