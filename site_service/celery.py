@@ -37,8 +37,8 @@ app.conf.beat_schedule = {
     "trusted-keys": every(60, "harvest.tasks.refresh_trusted_keys"),
     "file-sync": every(settings.INVENTORY_SYNC_SECONDS, "site_service.file_sync.tasks.enqueue_missing"),
     "transactions": every(300, "site_service.files.tasks.sweep_transactions"),
+    "file-validate": every(30, "site_service.file_validate.tasks.advance_validation"),
     "scrub": every(settings.INVENTORY_SCRUB_SECONDS, "site_service.scrub.tasks.enqueue_readings"),
     "scrub-tidy": every(6 * 3600, "site_service.scrub.tasks.tidy"),
-    "file-validate": every(30, "site_service.file_validate.tasks.advance_validation"),
     "retention": every(30, "site_service.retention.tasks.enqueue_removals"),
 }

@@ -31,6 +31,14 @@ INSTALLED_APPS = [
     "site_service.file_sync",
     "site_service.file_validate",
 ]
+# Tables that account for bytes which no artifact refers to, and by which of their rows: file validate lets those alone.
+INVENTORY_BYTES_KEPT_BY = [
+    ("retired_artifact", "k.state IN ('retained', 'removing')"),
+    ("obsolete_storage_location", "TRUE"),
+    ("quarantined_object", "k.state IN ('quarantined', 'removing')"),
+    # Known to be bad: to attach them again would serve them.
+    ("damaged_copy", "k.state <> 'released'"),
+]
 ROOT_URLCONF = "site_service.urls"
 WSGI_APPLICATION = "site_service.wsgi.application"
 
@@ -113,13 +121,13 @@ INVENTORY_SYNC_LEASE_SECONDS = env.integer("INVENTORY_SYNC_LEASE_SECONDS", 120, 
 INVENTORY_SYNC_READ_TIMEOUT_SECONDS = env.integer("INVENTORY_SYNC_READ_TIMEOUT_SECONDS", 30, minimum=1)
 INVENTORY_SYNC_MIN_BYTES_PER_SECOND = env.integer("INVENTORY_SYNC_MIN_BYTES_PER_SECOND", 10_000)
 INVENTORY_SYNC_TIME_LIMIT_SECONDS = env.integer("INVENTORY_SYNC_TIME_LIMIT_SECONDS", 24 * 3600, minimum=60)
+# An object without a row may be a file on its way: it is left alone for so long.
+INVENTORY_VALIDATE_GRACE_SECONDS = env.integer("INVENTORY_VALIDATE_GRACE_SECONDS", 24 * 3600)
+INVENTORY_VALIDATE_SECONDS = env.integer("INVENTORY_VALIDATE_SECONDS", 7 * 24 * 3600)
+INVENTORY_VALIDATE_FINDINGS = env.integer("INVENTORY_VALIDATE_FINDINGS", 100_000, minimum=1)
 # Every stored byte is read again once in so long (0: never), this fast, in these hours (UTC); ScrubPolicy rows say otherwise.
 INVENTORY_SCRUB_PERIOD_SECONDS = env.integer("INVENTORY_SCRUB_PERIOD_SECONDS", 90 * 24 * 3600)
 INVENTORY_SCRUB_BYTES_PER_SECOND = env.integer("INVENTORY_SCRUB_BYTES_PER_SECOND", 20_000_000)
 INVENTORY_SCRUB_HOURS = env.text("INVENTORY_SCRUB_HOURS", "")
 INVENTORY_SCRUB_SECONDS = env.integer("INVENTORY_SCRUB_SECONDS", 60, minimum=1)
-# An object without a row may be a file on its way: it is left alone for so long.
-INVENTORY_VALIDATE_GRACE_SECONDS = env.integer("INVENTORY_VALIDATE_GRACE_SECONDS", 24 * 3600)
-INVENTORY_VALIDATE_SECONDS = env.integer("INVENTORY_VALIDATE_SECONDS", 7 * 24 * 3600)
-INVENTORY_VALIDATE_FINDINGS = env.integer("INVENTORY_VALIDATE_FINDINGS", 100_000, minimum=1)
 INVENTORY_LEGACY_PUBLIC_KEYS = env.words("INVENTORY_LEGACY_PUBLIC_KEYS")

@@ -51,6 +51,7 @@ _LISTED_ROWS = 20_000
 _PAGE_ROWS = 50_000
 _PREFIXES = 400
 _PATIENCE_SECONDS = 60.0
+_TURN_SECONDS = 5.0
 _PAUSE_SECONDS = 0.1
 
 
@@ -64,15 +65,16 @@ def reconcile(name: str, *, mode: Mode, on_change: Callable[[], None] = lambda: 
     if remote is None:
         raise NotReadyError(f"there is no enabled remote {name!r} that this inventory harvests")
     run = operations.begin_run(remote=remote, mode=mode)
-    error = ""
+    error = "interrupted: the process was stopped, or failed in an unforeseen way"
     try:
         with unit_of_work(logger, "reconcile", remote=name, mode=mode.value) as work:
             if mode is not Mode.REPORT:
-                _harvest(name)
+                _harvest(remote)
                 remote.refresh_from_db()
             _Comparison(remote, run, mode, on_change).run()
             work.note(here=run.rows_here, there=run.rows_there, bytes=run.traffic_bytes, requests=run.requests)
             work.note(**{f"found_{label}": count for label, count in sorted(run.differences.items())})
+        error = ""
     except InventoryError as failure:
         error = f"{failure.code}: {failure.detail}"
         if isinstance(failure, DeletionBrakeError):
@@ -86,9 +88,11 @@ def reconcile(name: str, *, mode: Mode, on_change: Callable[[], None] = lambda: 
     return run
 
 
-def _harvest(name: str) -> None:
-    while exchange.harvest(name).is_interrupted:
-        continue
+def _harvest(remote: RemoteInventory) -> None:
+    """Until every stream has reached an end once: news that arrive all the time are not waited out."""
+    while exchange.harvest(remote.name, turn_seconds=_TURN_SECONDS).is_interrupted:
+        if harvest_queries.progress(remote.pk).is_complete:
+            return
 
 
 class _Comparison:

@@ -1,7 +1,7 @@
 """The sets of artifacts that both ends can name, and the digests of their buckets. No Django, no clock, no I/O.
 
-A tree maps a bucket prefix to how many rows it has and the sum of their words; a row's word is the first 64 bits of its
-`metaChecksum`, which covers the id. Sums do not depend on order, and bucket prefixes without rows are not in the tree.
+A tree maps a bucket prefix to how many rows it has and the sum of their words; a row's word is the first 64 bits of the
+MD5 of its `metaChecksum`, which covers the id. Sums do not depend on order, and bucket prefixes without rows are not in the tree.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ Tree = Mapping[str, Digest]
 
 def word_of(meta_checksum: str) -> int:
     """As `digest_word` in SQL, without its sign (sums are taken modulo 2^64)."""
-    return int(meta_checksum.partition(":")[2][:16], 16)
+    return int(hashlib.md5(meta_checksum.encode(), usedforsecurity=False).hexdigest()[:16], 16)
 
 
 def tree_of(rows: Iterable[tuple[str, str]], depth: int) -> Tree:

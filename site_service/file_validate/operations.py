@@ -154,9 +154,10 @@ def _clear_and_quarantine(order: _Order) -> Applied:
 
 
 def _attach(order: _Order) -> Applied:
-    """The artifact is locked first: to attach to a stored one would make the bytes obsolete."""
+    """The artifact is locked first, and read after that: to attach to a stored one would make the bytes obsolete."""
     named = order.case.named
-    known = artifact_by_id(named.artifact.id, for_update=True) if named is not None else None
+    is_locked = named is not None and artifact_by_id(named.artifact.id, for_update=True) is not None
+    known = artifact_by_id(named.artifact.id) if named is not None and is_locked else None
     if known is None or known.location is not None:
         return Applied(is_done=False, reason="the artifact is stored or gone by now")
     model.attach_location(artifact_id=known.artifact.id, located=order.located)

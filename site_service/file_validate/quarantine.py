@@ -163,9 +163,11 @@ def _restore(object_id: uuid.UUID, found: StoredObject, decided_by: str) -> Arti
 def _give_back(found: StoredObject) -> ArtifactRow:
     """The artifact that the bytes belong to now. Raises `StateConflictError`."""
     located = Located(found.storage_id, found.storage_bucket)
-    known = artifact_by_id(found.facts.artifact_id, for_update=True) or artifact_by_uri(
+    locked = artifact_by_id(found.facts.artifact_id, for_update=True) or artifact_by_uri(
         found.facts.uri, for_update=True
     )
+    # Read once more: what was attached while the lock was waited for shows only now.
+    known = artifact_by_id(locked.artifact.id) if locked is not None else None
     if known is not None:
         if known.location == located:
             return known.artifact

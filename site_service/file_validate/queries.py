@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.db import connection
 from django.db.models import QuerySet
 
@@ -28,16 +29,9 @@ _PLACED_SQL = f"""
     WHERE (l.storage_bucket, l.storage_id) > (%(bucket)s, %(id)s) AND l.storage_bucket >= %(low)s AND l.storage_bucket < %(high)s
     ORDER BY l.storage_bucket, l.storage_id LIMIT %(limit)s
 """
-# Bytes of these are accounted for though no artifact is stored there: their own rooms remove them.
 _STANDING_SQL = f"""
     SELECT {ARTIFACT_COLUMNS}, p.bucket, p.id,
-        EXISTS (SELECT 1 FROM retired_artifact r WHERE r.storage_bucket = p.bucket AND r.storage_id = p.id
-                AND r.state IN ('retained', 'removing'))
-        OR EXISTS (SELECT 1 FROM obsolete_storage_location o WHERE o.storage_bucket = p.bucket AND o.storage_id = p.id)
-        OR EXISTS (SELECT 1 FROM quarantined_object q WHERE q.storage_bucket = p.bucket AND q.storage_id = p.id
-                AND q.state IN ('quarantined', 'removing'))
-        OR EXISTS (SELECT 1 FROM damaged_copy d WHERE d.storage_bucket = p.bucket AND d.storage_id = p.id
-                AND d.state <> 'released'),
+        {{kept}},
         (SELECT f.first_seen_at FROM validation_finding f WHERE f.policy = %(policy)s AND f.storage_bucket = p.bucket
             AND f.storage_id = p.id AND f.state = 'open')
     FROM unnest(%(buckets)s::text[], %(ids)s::text[]) AS p(bucket, id)
@@ -96,7 +90,7 @@ def standings(policy: Policy, places: Sequence[Place]) -> dict[Place, Standing]:
     """What the inventory says of these places at this moment: one statement."""
     values = {"policy": policy.value, "buckets": [bucket for bucket, _ in places], "ids": [name for _, name in places]}
     found = {}
-    for row in _whole_page(_STANDING_SQL, values):
+    for row in _whole_page(_STANDING_SQL.format(kept=_kept_sql()), values):
         here = artifact_from(row) if row[0] is not None else None
         found[row[_COLUMNS], row[_COLUMNS + 1]] = Standing(here, row[_COLUMNS + 2], row[_COLUMNS + 3])
     return found
@@ -136,6 +130,14 @@ def removals_to_finish() -> list[uuid.UUID]:
     """Quarantined objects whose removal was decided and is not done."""
     removing = QuarantinedObject.objects.filter(state=QuarantinedObject.State.REMOVING).order_by("state_at")
     return list(removing.values_list("id", flat=True)[:PAGE])
+
+
+def _kept_sql() -> str:
+    """Whether one of the tables that may keep bytes without an artifact names the place."""
+    return " OR ".join(
+        f"EXISTS (SELECT 1 FROM {table} k WHERE k.storage_bucket = p.bucket AND k.storage_id = p.id AND ({condition}))"
+        for table, condition in settings.INVENTORY_BYTES_KEPT_BY
+    )
 
 
 def _whole_page(sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:

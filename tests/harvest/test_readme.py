@@ -61,5 +61,9 @@ def test_every_metric_and_column_is_in_the_readme() -> None:
 
 
 def test_every_route_is_described() -> None:
-    assert set(schema.PATHS) == {"/harvest/news", *(f"/harvest/{name}" for name in STREAMS)}
+    assert set(schema.PATHS) == {
+        "/harvest/news",
+        *(f"/harvest/{name}" for name in ("tree", "listing", "rows")),
+        *(f"/harvest/{name}" for name in STREAMS),
+    }
     assert all("410" in path["get"]["responses"] for path in schema.PATHS.values())

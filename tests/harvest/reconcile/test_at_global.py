@@ -119,6 +119,24 @@ def test_what_harvest_will_bring_is_left_to_it(peer: FakeInventory) -> None:
     assert compared(Mode.ALL).differences == {}, "it harvests first"
 
 
+def test_news_that_never_end_do_not_keep_a_comparison_from_beginning(
+    peer: FakeInventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = filled(peer, 5)
+    SiteLocation.objects.filter(artifact_id=rows[0].id).delete()
+    monkeypatch.setattr(compare, "_TURN_SECONDS", 0.2)
+    added: list[int] = []
+
+    def arrive(name: str) -> None:
+        if name == "news":
+            added.append(peer.add_artifact(artifact_row(f"cadc:TEST/late{len(added)}")))
+
+    peer.before = arrive
+    run = compared(Mode.ADD)
+    assert run.applied == {"B5-copy-missing-here": 1}
+    assert len(added) > 1
+
+
 def test_nothing_is_concluded_from_another_epoch(peer: FakeInventory) -> None:
     rows = filled(peer)
     peer.epoch = "f" * 16
@@ -410,6 +428,19 @@ def test_a_run_lists_a_bounded_number_and_counts_all(peer: FakeInventory, monkey
     for _ in range(3):
         compared(Mode.REPORT)
     assert ReconcileRun.objects.count() == 2
+
+
+def test_a_run_that_was_stopped_is_not_complete(peer: FakeInventory, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(peer, 3)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reconcile_operations, "settle_excluded", stop)
+    with pytest.raises(KeyboardInterrupt):
+        compared(Mode.REPORT)
+    run = ReconcileRun.objects.get()
+    assert (run.is_complete, run.error.partition(":")[0], run.finished_at is None) == (False, "interrupted", False)
 
 
 def test_a_site_that_was_never_met_cannot_be_compared(peer: FakeInventory) -> None:

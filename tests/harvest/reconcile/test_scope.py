@@ -91,9 +91,11 @@ def all_listed(scope: Scope, prefixes: list[str]) -> list[Listed]:
             return found
 
 
-def test_a_word_is_the_beginning_of_the_checksum_whatever_its_sign() -> None:
-    assert word_of("md5:ffffffffffffffff0000000000000000") == 2**64 - 1
-    assert tree_of([("00000", "md5:ffffffffffffffff" + "0" * 16)] * 2, 5) == {"00000": Digest(2, 2**64 - 2)}
+def test_words_are_added_modulo_their_size() -> None:
+    checksums = [event_meta_checksum(uuid.UUID(int=number), None) for number in range(40)]
+    total = sum(word_of(checksum) for checksum in checksums)
+    assert total > 2**64
+    assert tree_of([("00000", checksum) for checksum in checksums], 5) == {"00000": Digest(40, total % 2**64)}
 
 
 @pytest.mark.parametrize(

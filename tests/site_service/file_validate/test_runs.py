@@ -24,7 +24,11 @@ from datamodel.uris import ArtifactUri
 from site_service.file_validate import queries, runs
 from site_service.file_validate.merge import Placed
 from site_service.file_validate.models import QuarantinedObject, ValidationFinding, ValidationRun
+from site_service.file_validate.rules import Policy
 from site_service.file_validate.survey import survey_bucket
+from site_service.scrub.operations import take_out
+from site_service.scrub.reading import Verdict
+from site_service.scrub.rules import Finding
 from site_service.storage.contract import ArtifactStore, InvalidObject, ListingEnd, StoredObject
 from tests.factories import artifact_row, insert_artifact_row
 from tests.faults import Crash, CutListing, LossyListing, flip_bit
@@ -93,6 +97,26 @@ def test_bytes_that_other_rows_account_for_are_no_findings(place: Site) -> None:
     assert RetiredArtifact.objects.exists()
     assert place.run().counts == {"valid": 2}
     assert place.found() == []
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+def test_bytes_that_scrub_found_bad_never_come_back_as_content(place: Site, policy: Policy) -> None:
+    row, stored = place.put()
+    located = Located(stored.storage_id, stored.storage_bucket)
+    verdict = Verdict(Finding.DIGEST, "its md5 is another one")
+    assert take_out(artifact=row, located=located, verdict=verdict, found_by="scrub")
+    place.run(policy)
+    assert place.found() == []
+
+
+def test_whoever_keeps_bytes_without_an_artifact_says_so_in_the_settings(place: Site, settings: Settings) -> None:
+    spare = place.write("cadc:TEST/spare")
+    model.mark_obsolete(located=Located(spare.storage_id, spare.storage_bucket))
+    place.run()
+    assert place.found() == []
+    settings.INVENTORY_BYTES_KEPT_BY = [("obsolete_storage_location", "k.storage_id <> k.storage_id")]
+    place.run()
+    assert [label for label, _, _ in place.found()] == ["no-matching-artifact"]
 
 
 def test_young_objects_are_left_alone_for_the_grace_time(place: Site) -> None:
