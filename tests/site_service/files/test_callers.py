@@ -22,7 +22,6 @@ from site_service.storage.contract import ArtifactStore
 from tests.site_service.files.requests import DATA, PATH, put
 
 URI = ArtifactUri.parse("cadc:TEST/file.txt")
-NOW = datetime.now(UTC)
 
 
 @pytest.fixture
@@ -35,12 +34,12 @@ def anonymous(client: Client) -> Client:
 def key(site: StorageSite) -> SigningKey:
     key = SigningKey.generate("k1")
     remote = RemoteInventory.objects.create(name="global", role="global", url="http://global.example")
-    replace_trusted_keys(remote=remote, keys={"k1": key.public_bytes}, now=NOW)
+    replace_trusted_keys(remote=remote, keys={"k1": key.public_bytes}, now=datetime.now(UTC))
     return key
 
 
 def claims(site: StorageSite, methods: Methods = Methods.WRITE) -> TransferClaims:
-    return TransferClaims(methods, NOW + timedelta(minutes=5), site.id, "astronomer")
+    return TransferClaims(methods, datetime.now(UTC) + timedelta(minutes=5), site.id, "astronomer")
 
 
 def test_anonymous_is_asked_for_credentials_unless_reads_are_open(anonymous: Client, settings: Settings) -> None:
@@ -54,7 +53,7 @@ def test_anonymous_is_asked_for_credentials_unless_reads_are_open(anonymous: Cli
 
 
 def test_a_token_may_do_only_what_it_was_granted(anonymous: Client) -> None:
-    secret = create_api_token(name="reader", grants=frozenset({Grant.READ}), now=NOW)
+    secret = create_api_token(name="reader", grants=frozenset({Grant.READ}), now=datetime.now(UTC))
     reader = Client(headers={"authorization": f"Bearer {secret}"})
     assert reader.head(PATH).status_code == 200
     assert put(reader).status_code == reader.delete(PATH).status_code == 403
@@ -90,7 +89,7 @@ def test_signed_url_for_another_uri_site_or_time_is_refused_and_other_credential
     tokens = [
         key.sign(ArtifactUri.parse("cadc:TEST/other.txt"), good),
         key.sign(URI, replace(good, site_id=uuid4())),
-        key.sign(URI, replace(good, expires_at=NOW - timedelta(seconds=1))),
+        key.sign(URI, replace(good, expires_at=datetime.now(UTC) - timedelta(seconds=1))),
         SigningKey.generate("k1").sign(URI, good),
         "rubbish",
     ]
