@@ -82,11 +82,6 @@ def verified_copies(uris: Sequence[str]) -> list[VerifiedCopy]:
     ]
 
 
-def verified_since(artifact_ids: Sequence[uuid.UUID], *, since: datetime) -> set[uuid.UUID]:
-    """Those of these artifacts whose copy here is in service, and whose digest was checked (written or read) since then."""
-    return {row[0] for row in _fetch(_SINCE_SQL, {"ids": list(artifact_ids), "since": since})}
-
-
 def standings(schedule: Schedule) -> list[Standing]:
     """Every rule, the default first. Reads every row of the record once: not for a scrape."""
     found = {row[0]: row[1:] for row in _fetch(_STANDING_SQL, {"names": [r.namespace for r in schedule.rules]})}
@@ -145,10 +140,6 @@ _DUE_SQL = """
 _COPIES_SQL = f"""
     SELECT a.id, a.uri, a.content_checksum, a.content_sha256, a.content_length, {VERIFIED_AT}
     FROM artifact a JOIN storage_location l ON l.artifact_id = a.id {VERIFICATION} WHERE a.uri = ANY(%(uris)s)
-"""
-_SINCE_SQL = f"""
-    SELECT l.artifact_id FROM storage_location l {VERIFICATION}
-    WHERE l.artifact_id = ANY(%(ids)s) AND {VERIFIED_AT} >= %(since)s
 """
 _STANDING_SQL = """
     SELECT v.namespace, count(*), coalesce(sum(content_length), 0),
