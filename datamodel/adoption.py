@@ -12,7 +12,7 @@ from datetime import datetime
 from django.db import connection
 
 from datamodel import queries, rows, rules
-from datamodel.operations import NewContent, lock_uri, serialized
+from datamodel.operations import NewContent, artifact_of, lock_uri, serialized
 from datamodel.rules import ArtifactRow, Located
 from datamodel.uris import ArtifactUri
 
@@ -47,21 +47,8 @@ def _adopt(
     when = rules.truncate_to_millis(written_at)
     if existing is not None:
         when = rules.next_content_time(when, existing.content_last_modified)
-    row = ArtifactRow(
-        id=content.artifact_id if is_free else uuid.uuid4(),
-        uri=uri.value,
-        uri_bucket=uri.bucket,
-        content_checksum=content.content_checksum,
-        content_last_modified=when,
-        content_length=content.content_length,
-        content_type=content.content_type,
-        content_encoding=content.content_encoding,
-        last_modified=now,
-        meta_checksum="",
-        content_sha256=content.content_sha256,
-        meta_modified_at=when,
-    )
-    row = replace(row, meta_checksum=rules.meta_checksum_of(row))
+    chosen = content if is_free else replace(content, artifact_id=uuid.uuid4())
+    row = artifact_of(uri, chosen, when=when, now=now)
     if existing is not None:
         rows.insert_tombstone(existing.id, existing.uri, deleted_at=when)
         rows.retire_artifacts([existing.id], died_at=now)

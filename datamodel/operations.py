@@ -231,6 +231,11 @@ def _new_artifact(
         existing.content_last_modified if existing is not None else None,
         superseded.content_last_modified if superseded is not None else None,
     )
+    return artifact_of(uri, content, when=when, now=now)
+
+
+def artifact_of(uri: ArtifactUri, content: NewContent, *, when: datetime, now: datetime) -> ArtifactRow:
+    """The row of new content: `when` it became what the uri names, `now` by the inventory's clock."""
     row = ArtifactRow(
         id=content.artifact_id,
         uri=uri.value,
