@@ -12,7 +12,8 @@ from datetime import datetime
 from django.db import connection
 
 from datamodel import queries, rows, rules
-from datamodel.operations import NewContent, artifact_of, lock_uri, serialized
+from datamodel.content import NewContent, artifact_of
+from datamodel.operations import lock_uri, serialized
 from datamodel.rules import ArtifactRow, Located
 from datamodel.uris import ArtifactUri
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 from django.db import IntegrityError, OperationalError, connection, transaction
 
 from datamodel import notify, queries, rows, rules
+from datamodel.content import NewContent, artifact_of
 from datamodel.errors import ArtifactNotFoundError, PreconditionFailedError, RaceLostError, StateConflictError
 from datamodel.positions import TXID_SQL
 from datamodel.queries import KnownArtifact, RetiredRow
@@ -23,19 +24,6 @@ from datamodel.uris import ArtifactUri
 
 _ATTEMPTS = 5
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, slots=True)
-class NewContent:
-    """Durable bytes waiting for their row: where they are and what was measured; `artifact_id` was chosen before writing."""
-
-    artifact_id: uuid.UUID
-    located: Located
-    content_checksum: str
-    content_length: int
-    content_sha256: bytes | None
-    content_type: str | None = None
-    content_encoding: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,25 +220,6 @@ def _new_artifact(
         superseded.content_last_modified if superseded is not None else None,
     )
     return artifact_of(uri, content, when=when, now=now)
-
-
-def artifact_of(uri: ArtifactUri, content: NewContent, *, when: datetime, now: datetime) -> ArtifactRow:
-    """The row of new content: `when` it became what the uri names, `now` by the inventory's clock."""
-    row = ArtifactRow(
-        id=content.artifact_id,
-        uri=uri.value,
-        uri_bucket=uri.bucket,
-        content_checksum=content.content_checksum,
-        content_last_modified=when,
-        content_length=content.content_length,
-        content_type=content.content_type,
-        content_encoding=content.content_encoding,
-        last_modified=now,
-        meta_checksum="",
-        content_sha256=content.content_sha256,
-        meta_modified_at=when,
-    )
-    return replace(row, meta_checksum=rules.meta_checksum_of(row))
 
 
 def _reaffirm(existing: ArtifactRow, content: NewContent, now: datetime) -> ArtifactRow:

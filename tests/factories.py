@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from django.db import transaction
 
-from datamodel.operations import NewContent
+from datamodel.content import NewContent
 from datamodel.rows import insert_artifact
 from datamodel.rules import ArtifactRow, Located, meta_checksum_of
 from datamodel.uris import ArtifactUri

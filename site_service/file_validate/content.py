@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django.conf import settings
 
+from datamodel.content import NewContent
 from datamodel.errors import InvalidChecksumError
-from datamodel.operations import NewContent
 from datamodel.rules import Located
 from site_service.storage.contract import StoredObject
 

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import connection
 
 from datamodel import operations
+from datamodel.content import NewContent
 from datamodel.errors import (
     ArtifactNotFoundError,
     EmptyContentError,
@@ -18,7 +19,7 @@ from datamodel.errors import (
     StorageError,
     StorageFullError,
 )
-from datamodel.operations import NewContent, Preconditions, Recorded, Superseded
+from datamodel.operations import Preconditions, Recorded, Superseded
 from datamodel.rules import Located
 from datamodel.uris import ArtifactUri
 from site_service.files import queries

@@ -15,6 +15,7 @@ from dramatiq.brokers.redis import RedisBroker
 from pytest_django import Settings
 
 from datamodel import operations as model_operations
+from datamodel.content import NewContent
 from datamodel.errors import StorageUnavailableError
 from datamodel.models import (
     HarvestConflict,
@@ -23,7 +24,6 @@ from datamodel.models import (
     RetiredArtifact,
     StorageLocation,
 )
-from datamodel.operations import NewContent
 from datamodel.rules import Located
 from datamodel.uris import ArtifactUri
 from site_service import broker as site_broker

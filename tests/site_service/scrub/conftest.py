@@ -14,8 +14,8 @@ from django.db import connection
 from pytest_django import Settings
 
 from datamodel import operations as model
+from datamodel.content import NewContent
 from datamodel.models import StorageSite
-from datamodel.operations import NewContent
 from datamodel.queries import artifact_by_id
 from datamodel.rules import Located
 from datamodel.uris import ArtifactUri
