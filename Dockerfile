@@ -3,7 +3,7 @@
 #   docker build -t storage-inventory .
 #   docker run -e INVENTORY_ROLE=site -e DATABASE_URL=… -e REDIS_URL=… -p 8000:8000 storage-inventory
 #   docker run -e INVENTORY_ROLE=site -e DATABASE_URL=… storage-inventory python manage.py migrate
-#   docker run -it storage-inventory python manage.py demo
+#   docker run -it storage-inventory python manage.py demo --dir /data/demo
 #
 # Without arguments it serves HTTP. There is no HEALTHCHECK: the probes of the chart ask /livez and /readyz.
 FROM python:3.12-slim
