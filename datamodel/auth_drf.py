@@ -8,7 +8,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from datamodel.auth import authenticate
+from datamodel.auth import caller_of
 from datamodel.permissions import Caller, Grant, require
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ class InventoryAuthentication(BaseAuthentication):
     """`request.auth` becomes our `Caller`."""
 
     def authenticate(self, request: Request) -> tuple[Any, Caller]:
-        caller = authenticate(request._request)
-        request._request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
+        caller = caller_of(request._request)
         return request._request.user if caller.method == "session" else None, caller
 
 

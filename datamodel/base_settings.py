@@ -59,6 +59,8 @@ PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.ScryptPasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
 ]
+# Roles of operators hold in the admin, too.
+AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend", "datamodel.roles.RoleBackend"]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

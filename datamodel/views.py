@@ -16,14 +16,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from datamodel import health, metrics, queries, vosi
-from datamodel.auth import authenticate
+from datamodel.auth import caller_of
 from datamodel.errors import NotReadyError, RouteNotFoundError
 from datamodel.health import ServiceState
 from datamodel.middleware import PAGE_POLICY
-from datamodel.permissions import Grant, require_any
+from datamodel.permissions import Grant, may, require_any
 from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
 
-_METRICS_GRANTS = (Grant.READ, Grant.HARVEST, Grant.OPERATE)
+_METRICS_GRANTS = (Grant.READ, Grant.HARVEST, Grant.OPERATE, Grant.AUDIT)
 _COUNTS = {
     "site": (
         ("Artifacts known", "artifact"),
@@ -58,7 +58,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
 def prometheus(request: HttpRequest) -> HttpResponse:
     """Metrics in a format of Prometheus; needs any of the grants read, harvest, operate unless they are public."""
     if not settings.INVENTORY_METRICS_PUBLIC:
-        require_any(authenticate(request), _METRICS_GRANTS)
+        require_any(caller_of(request), _METRICS_GRANTS)
     body, content_type = metrics.exposition(request.headers.get("Accept", ""))
     return HttpResponse(body, content_type=content_type)
 
@@ -98,8 +98,8 @@ def capabilities(request: HttpRequest) -> HttpResponse:
 @require_safe
 def landing(request: HttpRequest) -> HttpResponse:
     """What this is and where to go from here; counts are shown to those who may read."""
-    caller = authenticate(request)
-    wanted = _COUNTS[settings.INVENTORY_ROLE] if Grant.READ in caller.grants else ()
+    caller = caller_of(request)
+    wanted = _COUNTS[settings.INVENTORY_ROLE] if may(caller, Grant.READ) else ()
     counts = [(label, f"{queries.row_count(table):,}") for label, table in wanted]
     facts = {"settings": settings, "caller": caller, "counts": counts, "report": health.current_state()}
     response = render(request, "datamodel/landing.html", facts)
