@@ -9,7 +9,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from datamodel.auth import caller_of
-from datamodel.permissions import Caller, Grant, require
+from datamodel.permissions import Caller, Grant, require, require_somewhere
 
 if TYPE_CHECKING:
     # `rest_framework.views` imports this module while it is being imported itself.
@@ -25,8 +25,13 @@ class InventoryAuthentication(BaseAuthentication):
 
 
 class GrantRequired(BasePermission):
-    """A view names its grant in `grant` (default: read). Raises what `permissions.require` raises."""
+    """A view names its grant in `grant` (default: read); `is_filtered`: for something, which the view keeps to.
+
+    Raises what `permissions.require` raises.
+    """
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        require(cast("Caller", request.auth), getattr(view, "grant", Grant.READ))
+        caller, grant = cast("Caller", request.auth), getattr(view, "grant", Grant.READ)
+        check = require_somewhere if getattr(view, "is_filtered", False) else require
+        check(caller, grant)
         return True

@@ -69,8 +69,16 @@ class Reach:
     def __or__(self, other: Reach) -> Reach:
         return Reach(_merged(sorted([*self.ranges, *other.ranges])))
 
+    def after(self, prefix: str, uri: str) -> list[Range]:
+        """What is reached below a prefix and above a text: what is left of a listing."""
+        low, high = range_of(prefix)
+        # The least text above another that a URI may be.
+        return self.within(max(low, f"{uri}\x01") if uri else low, high)
+
     def within(self, low: str, high: str) -> list[Range]:
         """The part of it from one text up to another, as ranges."""
+        if low >= high:
+            return []
         first = max(bisect_right(self.ranges, low, key=_start) - 1, 0)
         found = []
         for start, end in self.ranges[first:]:

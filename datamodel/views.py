@@ -17,6 +17,7 @@ from rest_framework.response import Response
 
 from datamodel import health, metrics, queries, vosi
 from datamodel.auth import caller_of
+from datamodel.doors import decides
 from datamodel.errors import NotReadyError, RouteNotFoundError
 from datamodel.health import ServiceState
 from datamodel.middleware import PAGE_POLICY
@@ -55,8 +56,9 @@ def readyz(request: HttpRequest) -> HttpResponse:
 
 @never_cache
 @require_safe
+@decides(*_METRICS_GRANTS)
 def prometheus(request: HttpRequest) -> HttpResponse:
-    """Metrics in a format of Prometheus; needs any of the grants read, harvest, operate unless they are public."""
+    """Metrics in a format of Prometheus; needs any of the grants read, harvest, operate, audit unless they are public."""
     if not settings.INVENTORY_METRICS_PUBLIC:
         require_any(caller_of(request), _METRICS_GRANTS)
     body, content_type = metrics.exposition(request.headers.get("Accept", ""))

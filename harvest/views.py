@@ -14,10 +14,11 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET
 
-from datamodel import auth, permissions
+from datamodel.auth import caller_of
+from datamodel.doors import filtered
 from datamodel.errors import InvalidRequestError
 from datamodel.notify import news
-from datamodel.permissions import Grant
+from datamodel.permissions import Grant, reach
 from datamodel.positions import Cursor
 from datamodel.uris import Namespace, namespace_filter
 from harvest import feed
@@ -33,9 +34,9 @@ _LONGEST_PAUSE_SECONDS = 1.0
 
 @csrf_exempt
 @require_GET
+@filtered(Grant.HARVEST)
 def stream_page(request: HttpRequest, stream: str) -> HttpResponseBase:
     """One page of a stream; see README.md for the form."""
-    _require_grant(request)
     form = request.GET.get("format", "tsv")
     if form not in _FORMATS:
         raise InvalidRequestError(f"format must be one of {', '.join(_FORMATS)}; it is {form!r}")
@@ -52,9 +53,9 @@ def stream_page(request: HttpRequest, stream: str) -> HttpResponseBase:
 
 @csrf_exempt
 @require_GET
+@filtered(Grant.HARVEST)
 def wait_for_news(request: HttpRequest) -> HttpResponse:
     """Answers as soon as a stream has rows at or after a transaction, or when the wait is over."""
-    _require_grant(request)
     epoch, after = request.GET.get("epoch", ""), _number(request, "after", 0)
     wait = min(float(_number(request, "wait", 0)), MAX_WAIT_SECONDS)
     is_admitted = wait > 0 and _long_polls.acquire()
@@ -117,12 +118,6 @@ def _wait(epoch: str, after: int, wait: float) -> News:
             pause = _FIRST_PAUSE_SECONDS
 
 
-def _require_grant(request: HttpRequest) -> None:
-    caller = auth.authenticate(request)
-    request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
-    permissions.require(caller, Grant.HARVEST)
-
-
 def _lines(head: bytes, page: FeedPage, end: bytes) -> Iterator[bytes]:
     yield head
     yield from page.chunks()
@@ -144,6 +139,7 @@ def _page_request(request: HttpRequest, stream: str) -> PageRequest:
         namespaces=tuple(namespaces),
         holder=_holder(request, stream),
         stored_only=settings.INVENTORY_ROLE == "site",
+        reach=reach(caller_of(request), Grant.HARVEST),
     )
 
 

@@ -15,9 +15,11 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from datamodel.auth import authenticate
+from datamodel.auth import caller_of
+from datamodel.doors import filtered
 from datamodel.errors import ArtifactNotFoundError, InvalidRequestError
-from datamodel.permissions import Grant, require
+from datamodel.permissions import Grant, reach, require
+from datamodel.reach import Reach
 from datamodel.uris import ArtifactUri, Namespace
 from datamodel.wire import artifact_item, time_text
 from global_inventory.artifacts import queries
@@ -32,37 +34,42 @@ _CHUNK_LINES = 200
 
 
 @require_safe
+@filtered(Grant.READ)
 def artifacts(request: HttpRequest) -> HttpResponseBase:
     """One page, the whole stream, or (`uri`) one artifact."""
-    _authorize(request)
+    readable = reach(caller_of(request), Grant.READ)
     if "uri" in request.GET:
         uri = ArtifactUri.parse(request.GET["uri"])
+        require(caller_of(request), Grant.READ, uri)
         return _item(queries.listed_by_uri(uri.value), uri.value)
     namespace = request.GET.get("namespace", "")
     prefix = Namespace.parse(namespace).value if namespace else ""
     if _is_stream(request):
-        lines: Iterator[bytes] = _chunks(prefix) if request.method == "GET" else iter(())
+        lines: Iterator[bytes] = _chunks(prefix, readable) if request.method == "GET" else iter(())
         response: HttpResponseBase = StreamingHttpResponse(lines, content_type=_NDJSON)
         response["Cache-Control"] = "no-store"
         return response
     limit, after = _page_bounds(request)
-    page = queries.artifact_page(prefix, after=after, limit=limit)
+    page = queries.artifact_page(prefix, readable, after=after, limit=limit)
     last = page[-1].artifact.uri if len(page) == limit else None
     return _json({"items": [_listed_item(listed) for listed in page], "next": _next(request, last)})
 
 
 @require_safe
+@filtered(Grant.READ)
 def artifact(request: HttpRequest, artifact_id: uuid.UUID) -> HttpResponse:
-    """One artifact by id."""
-    _authorize(request)
-    return _item(queries.listed_by_id(artifact_id), f"with the id {artifact_id}")
+    """One artifact by id; one that the caller may not read is not there."""
+    found = queries.listed_by_id(artifact_id)
+    is_readable = found is not None and found.artifact.uri in reach(caller_of(request), Grant.READ)
+    return _item(found if is_readable else None, f"with the id {artifact_id}")
 
 
 @require_safe
+@filtered(Grant.READ)
 def explain(request: HttpRequest) -> HttpResponse:
     """All that this inventory knows about one uri, and what it would answer now."""
-    _authorize(request)
     uri = ArtifactUri.parse(request.GET.get("uri", ""))
+    require(caller_of(request), Grant.READ, uri)
     table = site_table_cache.get()
     listed = queries.listed_by_uri(uri.value)
     tombstones = queries.tombstones(uri.value)
@@ -81,12 +88,6 @@ def explain(request: HttpRequest) -> HttpResponse:
         "harvests": [asdict(harvest) for harvest in queries.harvests()],
     }
     return _json(answer)
-
-
-def _authorize(request: HttpRequest) -> None:
-    caller = authenticate(request)
-    request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
-    require(caller, Grant.READ)
 
 
 def _is_stream(request: HttpRequest) -> bool:
@@ -124,10 +125,10 @@ def _item(listed: Listed | None, name: str) -> HttpResponse:
     return _json(_listed_item(listed))
 
 
-def _chunks(prefix: str) -> Iterator[bytes]:
+def _chunks(prefix: str, readable: Reach) -> Iterator[bytes]:
     """Some lines at a time: one write for each would cost more than the line. A failure cuts the stream visibly."""
     held: list[str] = []
-    for listed in queries.all_artifacts(prefix):
+    for listed in queries.all_artifacts(prefix, readable):
         held.append(json.dumps(_listed_item(listed)) + "\n")
         if len(held) == _CHUNK_LINES:
             yield "".join(held).encode()
