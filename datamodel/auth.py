@@ -1,6 +1,6 @@
-"""Who is calling: signed URL, API token (Bearer or Basic password), admin session, else anonymous; the first match wins.
+"""Who is calling: signed URL, JWT of a trusted issuer, API token (Bearer or Basic password), admin session, else anonymous.
 
-Bad credentials never fall through to anonymous.
+The first match wins; bad credentials never fall through to anonymous.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from django.contrib.auth.models import AbstractUser
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
-from datamodel import access, keys, preauth
+from datamodel import access, issuers, keys, preauth
 from datamodel.errors import NotAuthenticatedError, NotPermittedError
 from datamodel.models import StorageSite
 from datamodel.permissions import ALL_GRANTS, ANONYMOUS, Caller, grants_of, known
@@ -59,6 +59,8 @@ def authenticate(request: HttpRequest) -> Caller:
     a method that the token is not for.
     """
     if token := _presented_token(request):
+        if issuers.is_jwt(token):
+            return issuers.caller_of_jwt(token)
         found = token_callers.get(token)
         if found.methods is not None and request.method not in found.methods | {"OPTIONS"}:
             raise NotPermittedError(f"the token {found.caller.name} is for {', '.join(sorted(found.methods))} only")
@@ -154,6 +156,7 @@ def clear_caches() -> None:
     """Forget what this process knows of tokens, keys and itself."""
     token_callers.clear()
     access.forget()
+    issuers.forget()
     _own_site.clear()
     keys.trusted_key_cache.clear()
     keys.signing_key_cache.clear()

@@ -164,6 +164,11 @@ INVENTORY_REMOTE_TIMEOUT_SECONDS = env.integer("INVENTORY_REMOTE_TIMEOUT_SECONDS
 INVENTORY_RECONCILE_SECONDS = env.integer("INVENTORY_RECONCILE_SECONDS", 3600, minimum=1)
 INVENTORY_RECONCILE = env.choice("INVENTORY_RECONCILE", "add", ("report", "add", "all"))
 INVENTORY_NAMESPACES = env.words("INVENTORY_NAMESPACES")
+# Whose bearer JWTs are believed: see the README of datamodel; addresses of their keys are public ones unless this says otherwise.
+INVENTORY_OIDC_ISSUERS = env.text("INVENTORY_OIDC_ISSUERS", "[]")
+INVENTORY_OIDC_LEEWAY_SECONDS = env.integer("INVENTORY_OIDC_LEEWAY_SECONDS", 60)
+INVENTORY_OIDC_KEYS_SECONDS = env.integer("INVENTORY_OIDC_KEYS_SECONDS", 3600, minimum=1)
+INVENTORY_OIDC_PRIVATE = env.flag("INVENTORY_OIDC_PRIVATE", default=False)
 INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 
 # What the roles add to: modules that describe plain views, modules with gauges, checks of readiness, VOSI capabilities.

@@ -12,6 +12,7 @@ from django.core.checks import CheckMessage, Error, Tags, register
 from django.db import DatabaseError, connection
 
 from datamodel.errors import NotConfiguredError
+from datamodel.issuers import parse_issuers
 from datamodel.positions import read_identity
 
 _DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
@@ -31,6 +32,10 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **options: Any) -
         found.append(Error("INVENTORY_PUBLIC_URL must be an http or https URL", id="inventory.E003"))
     if settings.DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
         found.append(Error("PostgreSQL is the only database", id="inventory.E004"))
+    try:
+        parse_issuers(settings.INVENTORY_OIDC_ISSUERS)
+    except NotConfiguredError as error:
+        found.append(Error(error.detail, id="inventory.E012"))
     return found
 
 

@@ -83,6 +83,8 @@ class Limits:
     """How far each right of a credential may reach at most; a right that is not listed does not reach anywhere."""
 
     reaches: tuple[tuple[Grant, Reach], ...]
+    # Where the credential may create, but not replace.
+    creates: Reach = NOWHERE
 
     @classmethod
     def within(cls, prefixes: Iterable[str]) -> Limits:

@@ -23,6 +23,7 @@ __all__ = [
     "grants_of",
     "known",
     "may",
+    "may_create",
     "missing",
     "reach",
     "require",
@@ -92,6 +93,13 @@ def may(caller: Caller, grant: Grant, within: ArtifactUri | Namespace | None = N
     if isinstance(within, ArtifactUri):
         return within.value in found
     return found.is_everything if within is None else found.covers(within.value)
+
+
+def may_create(caller: Caller, uri: ArtifactUri) -> bool:
+    """Whether a credential that may not replace may create this: a right to write that is limited to what is not there."""
+    if caller.limits is None or uri.value not in caller.limits.creates:
+        return False
+    return uri.value in access.reach_of(Identity(caller.principals, caller.grants), Grant.WRITE)
 
 
 def require(caller: Caller, grant: Grant, within: ArtifactUri | Namespace | None = None) -> None:

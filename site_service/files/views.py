@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from django.conf import settings
@@ -23,7 +24,7 @@ from datamodel.errors import (
     StoredObjectMissingError,
 )
 from datamodel.operations import Superseded
-from datamodel.permissions import Caller, Grant, grant_for, missing, require
+from datamodel.permissions import Caller, Grant, grant_for, may, may_create, missing, require
 from datamodel.rules import ArtifactRow, Located
 from datamodel.uris import ArtifactUri
 from site_service.files import headers, listing, operations, put_transactions, queries, responses, rules
@@ -158,6 +159,8 @@ def _put(request: HttpRequest, path: FilePath) -> HttpResponseBase:
         _refuse_override(path)
         put = headers.parse_put(request)
         caller = _authorize(request, path, put.transaction.transaction_id)
+        if not may(caller, Grant.WRITE, path.uri):
+            put = replace(put, preconditions=replace(put.preconditions, if_none_match=("*",)))
         return _put_content(path, caller, put, body)
     except InventoryError:
         connection.close()
@@ -275,7 +278,8 @@ def _authorize(request: HttpRequest, path: FilePath, transaction_id: str | None 
             # A browser sends its cookie whoever made the page: a session may look, a token may write.
             raise NotPermittedError("a browser session may only read files; send a bearer token or a signed URL")
     auth.note_caller(request, caller)
-    require(caller, grant_for(method), path.uri)
+    if not (method == "PUT" and may_create(caller, path.uri)):
+        require(caller, grant_for(method), path.uri)
     return caller
 
 

@@ -11,6 +11,7 @@ from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings
 
 from datamodel import access, auth
 from datamodel.grants import ALL_GRANTS, Grant, Role
@@ -18,6 +19,7 @@ from datamodel.models import ApiToken, StorageSite
 from datamodel.tokens import TokenLimits
 from site_service.storage.contract import ArtifactStore
 from tests.factories import settle_rights
+from tests.fakes.issuer import AUDIENCE, serve_issuer
 
 OPEN, CLOSED, SECRET = "cadc:OPEN/a/x", "cadc:CLOSED/a/x", "secret:x"
 URIS = (OPEN, CLOSED, SECRET)
@@ -199,3 +201,19 @@ def test_deciding_adds_no_statement_to_head_get_and_put(stored: Client) -> None:
     head, get, write = statements(by_rule)
     assert (head, get) == (1, 1)
     assert [head, get, write] == statements(stored)
+
+
+def test_whoever_may_only_create_replaces_nothing(stored: Client, settings: Settings) -> None:
+    access.save_grant(prefix="cadc:", allowed={Grant.WRITE: ["issuer:iam"]})
+    with serve_issuer() as issuer:
+        settings.INVENTORY_OIDC_PRIVATE = True
+        settings.INVENTORY_OIDC_ISSUERS = json.dumps(
+            [{"issuer": issuer.url, "name": "iam", "audience": AUDIENCE, "base": "cadc:"}]
+        )
+        bearer = Client(headers={"authorization": f"Bearer {issuer.token(scope='storage.create:/OPEN')}"})
+        assert put(bearer, "cadc:OPEN/new").status_code == 201
+        assert put(bearer, "cadc:OPEN/new", b"other").status_code == 412
+        assert put(bearer, "cadc:CLOSED/new").status_code == 403
+        for method in ("GET", "POST", "DELETE"):
+            assert bearer.generic(method, "/files/cadc:OPEN/new").status_code == 403
+        auth.clear_caches()
