@@ -114,6 +114,12 @@ def exchange_event(old_table: str, new_table: str, artifact_id: uuid.UUID, uri: 
         )
 
 
+def note_dropped(artifact_id: uuid.UUID) -> None:
+    """The copy that this DeletedStorageLocationEvent is about went on purpose: it is not a lost one."""
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE deleted_storage_location_event SET is_dropped = TRUE WHERE id = %s", [artifact_id])
+
+
 def database_now() -> datetime:
     """The inventory's one clock, in milliseconds."""
     with connection.cursor() as cursor:

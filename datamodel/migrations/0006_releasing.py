@@ -1,4 +1,7 @@
-"""The mark of a copy that its site may drop. Columns are added without a look at the rows; the index does not block writers."""
+"""The mark of a copy that its site may drop, and of news that it did so on purpose.
+
+Columns are added without a look at the rows; the index does not block writers.
+"""
 
 from django.db import migrations, models
 
@@ -8,6 +11,10 @@ _COLUMNS = """
 ALTER TABLE site_location ADD COLUMN IF NOT EXISTS releasing_at timestamptz(3), ADD COLUMN IF NOT EXISTS release_id uuid,
     ADD COLUMN IF NOT EXISTS release_stored_at timestamptz(3)
 """
+_DROPPED = """
+ALTER TABLE deleted_storage_location_event ADD COLUMN IF NOT EXISTS is_dropped boolean NOT NULL DEFAULT false
+"""
+_NOT_DROPPED = "ALTER TABLE deleted_storage_location_event DROP COLUMN is_dropped"
 _NO_COLUMNS = "ALTER TABLE site_location DROP COLUMN releasing_at, DROP COLUMN release_id, DROP COLUMN release_stored_at"
 _WHOLE = """
 ALTER TABLE site_location DROP CONSTRAINT IF EXISTS site_location_release_whole,
@@ -28,6 +35,7 @@ class Migration(migrations.Migration):
         migrations.SeparateDatabaseAndState(
             database_operations=[
                 migrations.RunSQL(_COLUMNS, _NO_COLUMNS),
+                migrations.RunSQL(_DROPPED, _NOT_DROPPED),
                 migrations.RunSQL(_WHOLE, 'ALTER TABLE site_location DROP CONSTRAINT IF EXISTS site_location_release_whole'),
                 migrations.RunSQL('ALTER TABLE site_location VALIDATE CONSTRAINT site_location_release_whole', migrations.RunSQL.noop),
                 migrations.RunSQL(_INDEX, 'DROP INDEX CONCURRENTLY IF EXISTS site_location_releasing'),
@@ -36,6 +44,9 @@ class Migration(migrations.Migration):
                 migrations.AddField('sitelocation', 'releasing_at', datamodel.models.fields.MillisField(null=True)),
                 migrations.AddField('sitelocation', 'release_id', models.UUIDField(null=True)),
                 migrations.AddField('sitelocation', 'release_stored_at', datamodel.models.fields.MillisField(null=True)),
+                migrations.AddField(
+                    'deletedstoragelocationevent', 'is_dropped', models.BooleanField(db_default=False, default=False)
+                ),
                 migrations.AddIndex(
                     'sitelocation',
                     models.Index(

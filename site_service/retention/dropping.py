@@ -17,8 +17,7 @@ from django.db import connection, transaction
 
 from datamodel.errors import RemoteError, RemoteRefusedError
 from datamodel.models import InventoryIdentity
-from datamodel.operations import clear_location, serialized
-from datamodel.rows import insert_obsolete
+from datamodel.operations import drop_location, serialized
 from datamodel.rules import Located
 from harvest.client import Remote
 from harvest.queries import load_selection
@@ -267,8 +266,7 @@ def _drop_granted() -> int:
     dropped, gone = [], []
     for release_id, artifact_id, storage_id, storage_bucket in granted:
         located = Located(storage_id, storage_bucket) if storage_id is not None else None
-        if located is not None and clear_location(artifact_id=artifact_id, expected=located):
-            insert_obsolete(located)
+        if located is not None and drop_location(artifact_id=artifact_id, expected=located):
             dropped.append(release_id)
         else:
             gone.append(release_id)

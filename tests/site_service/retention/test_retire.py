@@ -27,6 +27,9 @@ from datamodel.models import (
 )
 from datamodel.rules import Located
 from datamodel.uris import ArtifactUri, Namespace
+from site_service.file_sync import scan
+from site_service.file_sync.models import SyncAttempt
+from site_service.policy.operations import remove_policy, set_policy
 from site_service.retention import dropping, metrics, retire, rules
 from site_service.retention.models import CopyRelease, RetireRun
 from site_service.retention.rules import RELEASE_MOVES, Answer, Decision, ReleaseState
@@ -89,6 +92,24 @@ def test_granted_copies_go_with_an_event_and_their_bytes_become_obsolete(
     assert DeletedStorageLocationEvent.objects.get().id == row.id
     assert ObsoleteStorageLocation.objects.get().storage_id == located.storage_id
     assert not RetiredArtifact.objects.exists()
+
+
+def test_what_was_dropped_is_not_pulled_back_unless_the_policy_wants_it_later(
+    copies: Copies, inventory_of_all: FakeReleasing
+) -> None:
+    dropped, lost = copies.fill(2)
+    inventory_of_all.refusals[lost.uri] = "too_few_copies"
+    retired()
+    operations.detach_location(artifact_id=lost.id)
+    scan.note_missing()
+    assert set(SyncAttempt.objects.values_list("artifact_id", flat=True)) == {lost.id}
+    set_policy(namespace=Namespace(NAMESPACE), wanted=True, priority=0, note=None)
+    scan.note_missing()
+    assert set(SyncAttempt.objects.values_list("artifact_id", flat=True)) == {dropped.id, lost.id}
+    change = remove_policy(namespace=Namespace(NAMESPACE))
+    # The lost copy is repaired whatever the policy says.
+    assert change.dropped == 1
+    assert Artifact.objects.get().id == lost.id
 
 
 def test_what_a_site_sends_names_the_copy_and_the_site(copies: Copies, inventory_of_all: FakeReleasing) -> None:
