@@ -113,22 +113,6 @@ def clear_location(*, artifact_id: uuid.UUID, expected: Located) -> bool:
     return serialized(lambda: _clear(artifact_id, expected))
 
 
-def drop_location(*, artifact_id: uuid.UUID, expected: Located) -> bool:
-    """The good copy of an artifact at this place goes on purpose: the globals have allowed it (site_service.retention.dropping).
-
-    As `clear_location`, and with it the bytes become obsolete, and the event says that there is nothing to repair.
-    """
-
-    def drop() -> bool:
-        is_cleared = _clear(artifact_id, expected)
-        if is_cleared:
-            rows.note_dropped(artifact_id)
-            rows.insert_obsolete(expected)
-        return is_cleared
-
-    return serialized(drop)
-
-
 def delete_artifact(*, uri: ArtifactUri, preconditions: Preconditions = Preconditions()) -> int:
     """Delete everywhere: DeletedArtifactEvent, row and location in one transaction; bytes are retired.
 
