@@ -23,6 +23,10 @@ _RELEASING_SQL = """
     FROM site_location l JOIN storage_site s ON s.id = l.site_id LEFT JOIN remote_inventory r ON r.site_id = s.id
     WHERE l.releasing_at IS NOT NULL GROUP BY 1
 """
+_MARKED_SQL = """
+    SELECT artifact_id, release_id FROM site_location
+    WHERE site_id = %(site)s AND releasing_at IS NOT NULL AND artifact_id > %(after)s ORDER BY artifact_id LIMIT %(limit)s
+"""
 
 
 def is_known_site(site_id: uuid.UUID) -> bool:
@@ -38,6 +42,13 @@ def holders(artifact_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[Holder]]:
         for artifact_id, site_id, release_id, is_usable in cursor.fetchall():
             found.setdefault(artifact_id, []).append(Holder(site_id, release_id, is_usable))
     return found
+
+
+def marked(site_id: uuid.UUID, *, after: uuid.UUID, limit: int) -> list[tuple[uuid.UUID, uuid.UUID]]:
+    """Copies that this site may drop (artifact, release), by artifact, after one."""
+    with connection.cursor() as cursor:
+        cursor.execute(_MARKED_SQL, {"site": site_id, "after": after, "limit": limit})
+        return list(cursor.fetchall())
 
 
 def demands() -> dict[str, int]:

@@ -41,13 +41,25 @@ def _post(name: str, summary: str, request: str, description: str, answer: str) 
 
 
 PATHS: dict[str, dict[str, Any]] = {
-    "/releases": _post(
-        "release_copies",
-        "Which of up to 1,000 copies the site may drop (grant harvest)",
-        "ReleaseRequest",
-        "An answer for each, in the order asked. No answer is a refusal.",
-        "ReleaseAnswer",
-    ),
+    "/releases": {
+        **_post(
+            "release_copies",
+            "Which of up to 1,000 copies the site may drop (grant harvest)",
+            "ReleaseRequest",
+            "An answer for each, in the order asked. No answer is a refusal.",
+            "ReleaseAnswer",
+        ),
+        "get": {
+            "operationId": "released_copies",
+            "tags": ["releases"],
+            "summary": "Copies that the site may drop and, as far as is known here, has not (grant harvest)",
+            "parameters": [
+                {"name": "site", "in": "query", "required": True, "schema": _UUID},
+                {"name": "after", "in": "query", "schema": _UUID, "description": "`next` of the page before."},
+            ],
+            "responses": {"200": {"description": "A page by id.", "content": _content("ReleasedPage")}},
+        },
+    },
     "/releases/returned": _post(
         "return_releases",
         "The site keeps copies that it was allowed to drop (grant harvest)",
@@ -92,5 +104,12 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         }
     ),
     "ReleaseReturn": _object({"site": _UUID, "files": _files({"release": _RELEASE, "id": _UUID})}),
+    "ReleasedPage": _object(
+        {
+            "site": _UUID,
+            "files": {"type": "array", "maxItems": 1000, "items": _object({"id": _UUID, "release": _UUID})},
+            "next": {"type": ["string", "null"], "format": "uuid", "description": "null on the last page."},
+        }
+    ),
     "ReleaseReturned": _object({"site": _UUID, "returned": {"type": "integer", "minimum": 0}}),
 }

@@ -1,4 +1,4 @@
-"""The doors: POST /releases and POST /releases/returned, for sites."""
+"""The doors: /releases and POST /releases/returned, for sites."""
 
 from __future__ import annotations
 
@@ -30,10 +30,27 @@ _EXAMPLE = (
 _Value = TypeVar("_Value")
 
 
+_FIRST_ID = "00000000-0000-0000-0000-000000000000"
+
+
 @csrf_exempt
-@require_http_methods(["POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 def releases(request: HttpRequest) -> HttpResponse:
-    """Which of up to 1,000 copies the asking site may drop, one answer for each."""
+    """POST: which of up to 1,000 copies the asking site may drop, one answer for each. GET: what it may drop, by page."""
+    return _grants(request) if request.method == "POST" else _granted(request)
+
+
+def _granted(request: HttpRequest) -> HttpResponse:
+    require(caller_of(request), Grant.HARVEST)
+    asked = {"after": _FIRST_ID, **request.GET.dict()}
+    site_id = _asking_site(_field(asked, "site", uuid.UUID))
+    page = queries.marked(site_id, after=_field(asked, "after", uuid.UUID), limit=MAX_FILES)
+    files = [{"id": str(artifact_id), "release": str(release_id)} for artifact_id, release_id in page]
+    following = files[-1]["id"] if len(files) == MAX_FILES else None
+    return _json({"site": str(site_id), "files": files, "next": following})
+
+
+def _grants(request: HttpRequest) -> HttpResponse:
     site_id, entries = _asked(request)
     asked = [_release(entry) for entry in entries]
     if len({one.artifact_id for one in asked}) < len(asked):

@@ -17,6 +17,7 @@ from django.db import connection, transaction
 
 from datamodel.attachment import drop_locations
 from datamodel.errors import RemoteError, RemoteRefusedError
+from datamodel.logs import unit_of_work
 from datamodel.models import InventoryIdentity
 from datamodel.operations import serialized
 from harvest.client import Remote
@@ -109,6 +110,27 @@ def drop_granted() -> int:
     return serialized(_drop_granted)
 
 
+def give_back_unknown() -> int:
+    """Every global keeps a mark on what it has allowed to go: those that no release here is behind are given back; returns how many.
+
+    Left over when a question came through after its release had ended, or when this site's database was restored. What cannot be
+    asked now is asked the next time.
+    """
+    site_id, returned = _own_id(), 0
+    with unit_of_work(logger, "give_back_unknown") as work:
+        for remote in _globals():
+            try:
+                for page in releases.marked_copies(remote, site_id=site_id):
+                    if unknown := _unknown(page):
+                        releases.return_releases(remote, site_id=site_id, returned=unknown)
+                        returned += len(unknown)
+            except RemoteError as error:
+                work.reason = error.code
+                work.note(detail=error.detail)
+        work.note(returned=returned)
+    return returned
+
+
 def withdraw(*, run_id: uuid.UUID) -> None:
     """No copy of this run shall go any more; those whose question may be out are given back when it must have ended."""
     with transaction.atomic(), connection.cursor() as cursor:
@@ -146,6 +168,9 @@ _UNASKED_SQL = """
 _WITHDRAW_SQL = """
     UPDATE copy_release SET state = 'returning', state_at = inventory_now(), reason = 'cancelled', detail = '', tries = 0
     WHERE run_id = %s AND state IN ('asked', 'granted')
+"""
+_KNOWN_SQL = """
+    SELECT id FROM copy_release WHERE id = ANY(%s) AND state IN ('asked', 'granted', 'returning', 'dropped')
 """
 _TAKE_UP_SQL = """
     UPDATE copy_release r SET tries = r.tries + 1, next_try_at = inventory_now() + make_interval(secs => %(seconds)s)
@@ -193,6 +218,14 @@ def _take_up(state: ReleaseState) -> list[Taken]:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_TAKE_UP_SQL, values)
         return [Taken(*row) for row in cursor.fetchall()]
+
+
+def _unknown(page: Sequence[tuple[uuid.UUID, uuid.UUID]]) -> list[tuple[uuid.UUID, uuid.UUID]]:
+    with connection.cursor() as cursor:
+        cursor.execute(_KNOWN_SQL, [[release_id for _, release_id in page]])
+        known = {row[0] for row in cursor.fetchall()}
+    connection.close()
+    return [pair for pair in page if pair[1] not in known]
 
 
 def _answers(asking: Sequence[Taken]) -> Mapping[uuid.UUID, Sequence[Answer]]:

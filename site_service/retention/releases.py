@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
+from typing import Any
 
 import urllib3
 from django.conf import settings
@@ -77,6 +78,23 @@ def return_releases(told: Remote, *, site_id: uuid.UUID, returned: Sequence[tupl
     _post(told, "/releases/returned", site_id, files)
 
 
+def marked_copies(asked: Remote, *, site_id: uuid.UUID) -> Iterator[list[tuple[uuid.UUID, uuid.UUID]]]:
+    """What it takes for going, by page (artifact, release). Raises as `ask_release` does."""
+    after: str | None = str(uuid.UUID(int=0))
+    while after is not None:
+        document = _request(asked, "GET", f"/releases?site={site_id}&after={uuid.UUID(after)}", site_id, None)
+        try:
+            page = [(uuid.UUID(file["id"]), uuid.UUID(file["release"])) for file in document["files"]]
+            following = document["next"]
+            is_progress = following is None or uuid.UUID(following) > uuid.UUID(after)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RemoteProtocolError(f"{asked.name} gave no page of copies: {error!r}", remote=asked.name) from error
+        if not is_progress:
+            raise RemoteProtocolError(f"{asked.name} gives the same page again", remote=asked.name)
+        yield page
+        after = following
+
+
 def _answer(asked: Remote, entry: Mapping[str, object]) -> Answer:
     if entry["granted"] is True:
         return Answer(is_granted=True)
@@ -90,14 +108,16 @@ def _pools() -> urllib3.PoolManager:
     return urllib3.PoolManager(ca_certs=settings.INVENTORY_CA_FILE or None)
 
 
-def _post(
-    asked: Remote, path: str, site_id: uuid.UUID, files: Sequence[Mapping[str, str]]
-) -> Mapping[str, list[Mapping[str, str]]]:
+def _post(asked: Remote, path: str, site_id: uuid.UUID, files: Sequence[Mapping[str, str]]) -> Mapping[str, Any]:
+    return _request(asked, "POST", path, site_id, json.dumps({"site": str(site_id), "files": files}))
+
+
+def _request(asked: Remote, method: str, path: str, site_id: uuid.UUID, body: str | None) -> Mapping[str, Any]:
     try:
         response = _pools().request(
-            "POST",
+            method,
             f"{asked.url}{path}",
-            body=json.dumps({"site": str(site_id), "files": files}),
+            body=body,
             headers={
                 "Authorization": f"Bearer {asked.token}",
                 "Content-Type": "application/json",
@@ -117,8 +137,8 @@ def _post(
         kind = RemoteRefusedError if is_refusal else RemoteUnavailableError
         raise kind(f"{asked.name} answered {response.status}", remote=asked.name)
     try:
-        document: Mapping[str, list[Mapping[str, str]]] = json.loads(data)
-        is_ours = document["site"] == str(site_id)  # type: ignore[comparison-overlap]  # a text
+        document: Mapping[str, Any] = json.loads(data)
+        is_ours = document["site"] == str(site_id)
     except (ValueError, KeyError, TypeError) as error:
         raise RemoteProtocolError(f"{asked.name} gave no answer of ours", remote=asked.name) from error
     if not is_ours:

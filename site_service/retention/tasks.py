@@ -10,7 +10,7 @@ from typing import Any
 from celery import shared_task
 
 from datamodel.logs import unit_of_work
-from site_service.retention import actors, queries, retire
+from site_service.retention import actors, dropping, queries, retire
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,12 @@ def advance_retirement() -> None:
         retire.advance(seconds=_RETIRE_SECONDS)
     else:
         retire.prune()
+
+
+@shared_task(name="site_service.retention.tasks.give_back_unknown", soft_time_limit=600)
+def give_back_unknown() -> None:
+    """The globals learn which copies stay although they take them for going. Repeatable."""
+    dropping.give_back_unknown()
 
 
 def _send(actor: Any, ids: Sequence[uuid.UUID]) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
 
 
 @dataclass
@@ -26,6 +27,7 @@ class FakeReleasing:
     answers_for: str = ""
     leaves_out: set[str] = field(default_factory=set)
     body: bytes | None = None
+    page: int = 1000
     tokens: list[str | None] = field(default_factory=list)
     url: str = ""
 
@@ -52,6 +54,17 @@ class FakeReleasing:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     inventory: ClassVar[FakeReleasing]
+
+    def do_GET(self) -> None:
+        query = parse_qs(urlsplit(self.path).query)
+        if self.inventory.status != 200:
+            self._send(self.inventory.status, b"{}")
+            return
+        marked = sorted((uuid.UUID(artifact), release) for artifact, release in self.inventory.marked.items())
+        page = [pair for pair in marked if pair[0] > uuid.UUID(query["after"][0])][: self.inventory.page]
+        files = [{"id": str(artifact), "release": release} for artifact, release in page]
+        following = files[-1]["id"] if len(files) == self.inventory.page else None
+        self._send(200, json.dumps({"site": query["site"][0], "files": files, "next": following}).encode())
 
     def do_POST(self) -> None:
         inventory = self.inventory

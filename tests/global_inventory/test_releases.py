@@ -21,7 +21,7 @@ from datamodel.operations import delete_artifact
 from datamodel.permissions import Grant
 from datamodel.rules import ArtifactRow
 from datamodel.uris import ArtifactUri
-from global_inventory.releases import metrics, operations, rules
+from global_inventory.releases import metrics, operations, rules, views
 from global_inventory.releases.models import ReleaseRule
 from global_inventory.releases.operations import Release
 from global_inventory.releases.rules import Holder, Outcome, Verdict
@@ -209,6 +209,30 @@ def test_a_site_that_keeps_its_copy_counts_again(
         answer = ask(site_caller, pair[0], {"id": str(row.id), "release": str(release)}, path="/releases/returned")
         assert answer == {"site": str(pair[0].site_id), "returned": expected}
     assert outcome(site_caller, pair[1], entry(row)) == "granted"
+
+
+def test_a_site_can_list_what_it_may_drop_by_page(
+    federation: Federation, pair: Pair, beta: FakeSite, site_caller: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [federation.add_artifact(f"cadc:TEST/{number}", *pair) for number in range(3)]
+    releases = {str(row.id): str(uuid.uuid4()) for row in rows}
+    for row in rows:
+        confirm(beta, row)
+    ask(site_caller, pair[0], *(entry(row, uuid.UUID(releases[str(row.id)])) for row in rows))
+    monkeypatch.setattr(views, "MAX_FILES", 2)
+    listed: list[dict[str, str]] = []
+    after: str | None = ""
+    while after is not None:
+        query = {"site": str(pair[0].site_id)} | ({"after": after} if after else {})
+        page = site_caller.get("/releases", query).json()
+        listed += page["files"]
+        after = page["next"]
+    assert listed == [{"id": key, "release": releases[key]} for key in sorted(releases)]
+    assert site_caller.get("/releases", {"site": str(pair[1].site_id)}).json()["files"] == []
+    for wrong in ({}, {"site": "x"}, {"site": str(pair[0].site_id), "after": "x"}):
+        assert site_caller.get("/releases", wrong).status_code == 400
+    assert site_caller.get("/releases", {"site": str(uuid.uuid4())}).status_code == 403
+    assert Client().get("/releases", {"site": str(pair[0].site_id)}).status_code == 401
 
 
 def test_a_late_return_does_not_undo_a_newer_grant(

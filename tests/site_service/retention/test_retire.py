@@ -30,7 +30,7 @@ from datamodel.uris import ArtifactUri, Namespace
 from site_service.file_sync import scan
 from site_service.file_sync.models import SyncAttempt
 from site_service.policy.operations import remove_policy, set_policy
-from site_service.retention import dropping, metrics, retire, rules
+from site_service.retention import dropping, metrics, retire, rules, tasks
 from site_service.retention.models import CopyRelease, RetireRun
 from site_service.retention.rules import RELEASE_MOVES, Answer, Decision, ReleaseState
 from site_service.scrub.queries import verified_copies
@@ -517,6 +517,29 @@ def test_the_oldest_runs_are_forgotten_with_their_copies_but_not_what_waits(
     assert set(RetireRun.objects.values_list("id", flat=True)) == {second.id, third.id}
     assert not CopyRelease.objects.filter(run_id=first.id).exists()
     assert outcomes(third) == {waiting.uri: "asked unanswered"}
+
+
+def test_marks_that_no_release_is_behind_are_given_back(
+    copies: Copies, inventory_of_all: FakeReleasing, second_global: FakeReleasing
+) -> None:
+    meet(second_global, "second")
+    second_global.status = 503
+    waiting = copies.fill(2)
+    dropped = copies.store("cadc:OTHER/1")
+    retired()
+    second_global.status = 200
+    assert outcomes(retired("cadc:OTHER/")) == {dropped.uri: "dropped"}
+    known = dict(inventory_of_all.marked)
+    assert set(known) == {str(row.id) for row in (*waiting, dropped)}
+    # As after a restored database, or a question that was under way for long.
+    for inventory in (inventory_of_all, second_global):
+        inventory.marked |= {str(uuid.uuid4()): str(uuid.uuid4()) for _ in range(5)}
+        inventory.page = 2
+    tasks.give_back_unknown()
+    assert inventory_of_all.marked == known
+    assert set(second_global.marked) == {str(dropped.id)}
+    second_global.status = 503
+    assert dropping.give_back_unknown() == 0
 
 
 def test_the_site_speaks_for_itself(copies: Copies, inventory_of_all: FakeReleasing) -> None:
