@@ -11,6 +11,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.db import DatabaseError, connection
 
+from datamodel.alarms import channels
 from datamodel.errors import NotConfiguredError
 from datamodel.issuers import parse_issuers
 from datamodel.positions import read_identity
@@ -36,6 +37,10 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **options: Any) -
         parse_issuers(settings.INVENTORY_OIDC_ISSUERS)
     except NotConfiguredError as error:
         found.append(Error(error.detail, id="inventory.E012"))
+    try:
+        channels.names()
+    except NotConfiguredError as error:
+        found.append(Error(error.detail, id="inventory.E020"))
     return found
 
 

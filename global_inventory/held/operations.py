@@ -16,7 +16,7 @@ from django.db import connection
 from datamodel import keys
 from datamodel.errors import RemoteError
 from datamodel.notify import news
-from datamodel.reach import Reach
+from datamodel.reach import EVERYWHERE, Reach
 from datamodel.rows import database_now
 from datamodel.statements import signed_statement
 from datamodel.wire import time_text
@@ -68,6 +68,11 @@ def holdings(*, asked: Sequence[Asked], demand: Demand, wait: float, readable: R
         _waiting.release()
 
 
+def confirmations(*, asked: Sequence[Asked], since: datetime, without: uuid.UUID) -> Holdings:
+    """Which copies their sites confirm now, verified since then; the site `without` is not asked. No connection is held."""
+    return _look(asked, Demand(1, since), without=frozenset({without}))
+
+
 def statement(asked: Sequence[Asked], demand: Demand, found: Holdings) -> dict[str, object]:
     """The answer as JSON, and under `statement` the same signed by this inventory's active key."""
     files = [
@@ -87,15 +92,17 @@ def statement(asked: Sequence[Asked], demand: Demand, found: Holdings) -> dict[s
     return {**claims, "statement": signed_statement(keys.signing_key_cache.get(), claims, kind=STATEMENT_KIND)}
 
 
-def _look(asked: Sequence[Asked], demand: Demand, readable: Reach) -> Holdings:
-    """One round: what is known here, then all holders at once."""
+def _look(
+    asked: Sequence[Asked], demand: Demand, readable: Reach = EVERYWHERE, without: frozenset[uuid.UUID] = frozenset()
+) -> Holdings:
+    """One round: what is known here, then all holders at once, but for those `without`."""
     as_of = database_now()
     table = queries.known_artifacts([one.uri for one in asked if one.uri in readable])
     known = [table.get(one.uri) for one in asked]
     by_site: dict[uuid.UUID, list[str]] = {}
     for one, row in zip(asked, known, strict=True):
         if row is not None and rules.mismatch(one, row) is None:
-            for site_id in row.holders:
+            for site_id in frozenset(row.holders) - without:
                 by_site.setdefault(site_id, []).append(one.uri)
     doors = queries.site_doors(list(by_site))
     connection.close()
