@@ -135,6 +135,27 @@ class AccessTable:
                     break
         return found
 
+    def explain(self, identity: Identity, grant: Grant, uri: str) -> list[str]:
+        """Why the right holds for a uri or does not: one sentence for each thing that was looked at, in that order."""
+        steps = [
+            "the credential itself has the right"
+            if grant in identity.grants
+            else "the credential itself has not the right"
+        ]
+        role = self.role_for(identity, grant)
+        steps.append(f"the role {role} has the right" if role is not None else "no role of the caller has the right")
+        rules = self.rules_for(uri) if grant in NAMESPACE_GRANTS else []
+        for rule in rules:
+            given = rule.gives(grant, identity.principals)
+            end = "; it replaces those of shorter prefixes" if rule.replaces else ""
+            steps.append(f"the grant of {rule.prefix or 'everything'} gives it to {given or 'none of the caller'}{end}")
+        if not rules:
+            steps.append("no grant of a namespace speaks of it")
+        if identity.limits is not None:
+            within = "reach this far" if uri in identity.limits.of(grant) else "do not reach this far"
+            steps.append(f"the limits of the credential {within}")
+        return steps
+
     def _granted(self, identity: Identity, grant: Grant) -> Reach:
         """Between two neighbouring ends of prefixes nothing changes, so each such range is decided at its beginning."""
         if grant not in NAMESPACE_GRANTS or not self.rules:

@@ -15,14 +15,16 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from datamodel import health, metrics, queries, vosi
+from datamodel import explanations, health, metrics, queries, vosi
 from datamodel.auth import caller_of
 from datamodel.doors import decides
-from datamodel.errors import NotReadyError, RouteNotFoundError
+from datamodel.errors import InvalidRequestError, NotReadyError, RouteNotFoundError
+from datamodel.grants import NAMESPACE_GRANTS
 from datamodel.health import ServiceState
 from datamodel.middleware import PAGE_POLICY
 from datamodel.permissions import Grant, may, require_any
 from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
+from datamodel.uris import ArtifactUri
 
 _METRICS_GRANTS = (Grant.READ, Grant.HARVEST, Grant.OPERATE, Grant.AUDIT)
 _COUNTS = {
@@ -63,6 +65,20 @@ def prometheus(request: HttpRequest) -> HttpResponse:
         require_any(caller_of(request), _METRICS_GRANTS)
     body, content_type = metrics.exposition(request.headers.get("Accept", ""))
     return HttpResponse(body, content_type=content_type)
+
+
+@never_cache
+@require_safe
+@decides(Grant.AUDIT, Grant.OPERATE)
+def explain_permission(request: HttpRequest) -> HttpResponse:
+    """Why a caller may or may not do something with a uri; for auditors and operators."""
+    require_any(caller_of(request), (Grant.AUDIT, Grant.OPERATE))
+    operation = request.GET.get("operation", "read")
+    if operation not in set(NAMESPACE_GRANTS):
+        raise InvalidRequestError(f"operation must be one of {', '.join(NAMESPACE_GRANTS)}; it is {operation!r}")
+    uri = ArtifactUri.parse(request.GET.get("uri", ""))
+    found = explanations.explain(names=request.GET.getlist("caller"), grant=Grant(operation), uri=uri)
+    return HttpResponse(json.dumps(found), content_type="application/json")
 
 
 @never_cache
