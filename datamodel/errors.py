@@ -215,7 +215,7 @@ class NotConfiguredError(InventoryStateError):
 
 
 class DeletionBrakeError(InventoryStateError):
-    """More would be removed in a day than passes unasked; nothing was removed (`source`, `removed`, `more` in the fields)."""
+    """More would be removed in a day than passes unasked; nothing was removed (`source`, `namespace`, `removed`, `more` in the fields)."""
 
     code = "deletion_brake"
 

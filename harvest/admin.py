@@ -12,8 +12,9 @@ from django.http import HttpRequest
 
 from datamodel import brake, remotes
 from datamodel.admin import TableAdmin
-from datamodel.errors import InvalidRequestError
-from datamodel.models import DeletionBrake, HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
+from datamodel.errors import InvalidRequestError, InvalidUriError
+from datamodel.models import BrakeRule, DeletionBrake, HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
+from datamodel.uris import Namespace
 from harvest import tasks
 
 
@@ -42,8 +43,8 @@ class RemoteForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is gene
 class DeletionBrakeAdmin(TableAdmin):
     """Who has removed how much today, whom the brake has stopped, and the way on."""
 
-    list_display = ["source", "day", "removed", "engaged_at", "reason", "released_until"]
-    ordering = ["source"]
+    list_display = ["source", "namespace", "day", "removed", "engaged_at", "reason", "released_until"]
+    ordering = ["source", "namespace"]
     search_help_text = "The start of a source"
     actions = ["release"]
 
@@ -59,6 +60,27 @@ class DeletionBrakeAdmin(TableAdmin):
     def release(self, request: HttpRequest, queryset: QuerySet[DeletionBrake]) -> None:
         count = brake.release(brakes=queryset)
         self.message_user(request, f"{count} may pass for 24 hours; their harvest goes on by itself", messages.SUCCESS)
+
+
+class BrakeRuleForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is generic, the class is not
+    """How much of a namespace may be removed in a day."""
+
+    class Meta:
+        model = BrakeRule
+        fields = ["namespace", "most_count", "most_percent", "note"]
+
+    def clean_namespace(self) -> str:
+        try:
+            return Namespace.parse(self.cleaned_data["namespace"]).value
+        except InvalidUriError as error:
+            raise forms.ValidationError(error.detail) from error
+
+
+@admin.register(BrakeRule)
+class BrakeRuleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stub is generic, the class is not
+    form = BrakeRuleForm
+    list_display = ["namespace", "most_count", "most_percent", "note"]
+    ordering = ["namespace"]
 
 
 @admin.register(RemoteInventory)

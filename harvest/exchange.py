@@ -69,7 +69,7 @@ def harvest(name: str, *, turn_seconds: float | None = None, on_change: Callable
     except InventoryError as failure:
         error = f"{failure.code}: {failure.detail}"
         if isinstance(failure, DeletionBrakeError):
-            brake.engage(source=operations.brake_source(name), reason=failure.detail)
+            brake.engage(failure)
         raise
     except DatabaseError as failure:
         error = f"database: {failure}"

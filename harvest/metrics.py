@@ -26,8 +26,8 @@ _HORIZON_SQL = """
     ORDER BY 4 DESC LIMIT 1
 """
 _BRAKES_SQL = """
-    SELECT source, engaged_at IS NOT NULL, CASE WHEN day = (now() AT TIME ZONE 'UTC')::date THEN removed ELSE 0 END
-    FROM deletion_brake ORDER BY source
+    SELECT source, namespace, engaged_at IS NOT NULL, CASE WHEN day = (now() AT TIME ZONE 'UTC')::date THEN removed ELSE 0 END
+    FROM deletion_brake ORDER BY source, namespace
 """
 _COUNTS_SQL = """
     SELECT (SELECT count(*) FROM harvest_rejection WHERE seen_at IS NULL),
@@ -69,16 +69,18 @@ def _cursors() -> Iterable[Metric]:
 
 def _brakes() -> Iterable[Metric]:
     engaged = GaugeMetricFamily(
-        "inventory_deletion_brake_engaged", "1 while this source is stopped from removing.", labels=["source"]
+        "inventory_deletion_brake_engaged",
+        "1 while this source is stopped from removing (of a namespace with a rule, or of all others).",
+        labels=["source", "namespace"],
     )
     today = GaugeMetricFamily(
-        "inventory_deletions_today", "Artifacts that this source removed today.", labels=["source"]
+        "inventory_deletions_today", "Artifacts that this source removed today.", labels=["source", "namespace"]
     )
     with connection.cursor() as cursor:
         cursor.execute(_BRAKES_SQL)
-        for source, is_engaged, removed in cursor.fetchall():
-            engaged.add_metric([source], float(is_engaged))
-            today.add_metric([source], float(removed))
+        for *names, is_engaged, removed in cursor.fetchall():
+            engaged.add_metric(names, float(is_engaged))
+            today.add_metric(names, float(removed))
     yield from (engaged, today)
 
 

@@ -1,7 +1,7 @@
 """The entities that every inventory has (reference `opencadc-storage-inventory`, section 1)."""
 
 from datamodel.models.artifact import Artifact, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
-from datamodel.models.deletion import DeletionBrake
+from datamodel.models.deletion import BrakeRule, DeletionBrake
 from datamodel.models.events import DeletedArtifactEvent, DeletedStorageLocationEvent, StorageLocationEvent
 from datamodel.models.harvest import HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
 from datamodel.models.keys import ApiToken, PreauthKeyPair, TrustedKey
@@ -10,6 +10,7 @@ from datamodel.models.site import InventoryIdentity, SiteLocation, StorageSite
 __all__ = [
     "ApiToken",
     "Artifact",
+    "BrakeRule",
     "DeletedArtifactEvent",
     "DeletedStorageLocationEvent",
     "DeletionBrake",

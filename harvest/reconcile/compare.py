@@ -78,7 +78,7 @@ def reconcile(name: str, *, mode: Mode, on_change: Callable[[], None] = lambda: 
     except InventoryError as failure:
         error = f"{failure.code}: {failure.detail}"
         if isinstance(failure, DeletionBrakeError):
-            brake.engage(source=operations.brake_source(name), reason=failure.detail)
+            brake.engage(failure)
         raise
     except DatabaseError as failure:
         error = f"database: {failure}"

@@ -91,7 +91,7 @@ def settle_excluded(*, remote: RemoteInventory, scope: Scope, mode: Mode) -> lis
         is_applied = verdict.is_applied(mode)
         found = queries.excluded_rows(scope, limit=DROPPED_AT_ONCE, for_update=is_applied)
         if is_applied:
-            brake.count_removals(source=brake_source(remote.name), more=len(found))
+            brake.count_removals(source=brake_source(remote.name), uris=[uri for _, uri in found])
             ids = [artifact_id for artifact_id, _ in found]
             _execute("DELETE FROM site_location WHERE artifact_id = ANY(%s)", [ids])
             _execute("DELETE FROM artifact WHERE id = ANY(%s)", [ids])
@@ -160,7 +160,7 @@ def _settle(
         action: [each.artifact_id for each in findings if each.is_applied and each.verdict.action is action]
         for action in Action
     }
-    brake.count_removals(source=brake_source(remote.name), more=_count_removals(findings))
+    brake.count_removals(source=brake_source(remote.name), uris=_removed_uris(findings))
     by_stream = {page.stream: page for page in pages}
     # Absence before presence, as harvest does.
     if chosen[Action.REMOVE_COPY]:
@@ -180,8 +180,8 @@ def brake_source(name: str) -> str:
     return f"reconcile:{name}"
 
 
-def _count_removals(findings: Iterable[Finding]) -> int:
-    return sum(finding.is_applied and finding.verdict.removes for finding in findings)
+def _removed_uris(findings: Iterable[Finding]) -> list[str]:
+    return [finding.uri or "" for finding in findings if finding.is_applied and finding.verdict.removes]
 
 
 def _apply_tombstones(remote: RemoteInventory) -> None:
