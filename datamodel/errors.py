@@ -17,6 +17,7 @@ The tree says who failed:
     │   ├── ArtifactNotFoundError       no such artifact (here)
     │   ├── TransactionNotFoundError    no such put transaction
     │   ├── CursorGoneError             the cursor is of another epoch or above the horizon
+    │   ├── HistoryGoneError            events after the cursor have expired
     │   ├── StateConflictError          the state of the thing forbids it
     │   ├── PreconditionFailedError     If-Match or If-None-Match does not hold
     │   ├── ChecksumMismatchError       content is not what was declared
@@ -144,6 +145,12 @@ class CursorGoneError(CallerError):
     """The cursor is of another epoch or above the horizon; start again without one."""
 
     code = "cursor_gone"
+
+
+class HistoryGoneError(CallerError):
+    """Events after the cursor have expired: go on from `cursor` (in the fields), and reconcile."""
+
+    code = "history_gone"
 
 
 class StateConflictError(CallerError):

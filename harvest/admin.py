@@ -13,9 +13,17 @@ from django.http import HttpRequest
 from datamodel import brake, remotes
 from datamodel.admin import TableAdmin
 from datamodel.errors import InvalidRequestError, InvalidUriError
-from datamodel.models import BrakeRule, DeletionBrake, HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
+from datamodel.models import (
+    BrakeRule,
+    DeletionBrake,
+    FeedReader,
+    HarvestConflict,
+    HarvestRejection,
+    HarvestState,
+    RemoteInventory,
+)
 from datamodel.uris import Namespace
-from harvest import tasks
+from harvest import readers, tasks
 
 
 class RemoteForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is generic, the class is not
@@ -139,6 +147,25 @@ class HarvestStateAdmin(TableAdmin):
 
     def has_rewind_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm("datamodel.change_harveststate"))
+
+
+@admin.register(FeedReader)
+class FeedReaderAdmin(TableAdmin):
+    """Who reads our feed; events wait until all of them have passed."""
+
+    list_display = ["caller", "inventory_id", "epoch", "txid", "asked_at", "retired_at"]
+    ordering = ["caller", "inventory_id"]
+    uri_column = "caller"
+    search_help_text = "The start of a caller's name"
+    actions = ["retire"]
+
+    @admin.action(description="Retire: events need not wait for these any more", permissions=["retire"])
+    def retire(self, request: HttpRequest, queryset: QuerySet[FeedReader]) -> None:
+        count = readers.retire_readers(readers=queryset)
+        self.message_user(request, f"{count} retired; should they come back, they must reconcile", messages.SUCCESS)
+
+    def has_retire_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_superuser)
 
 
 class FindingAdmin(TableAdmin):

@@ -3,7 +3,7 @@
 from datamodel.models.artifact import Artifact, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
 from datamodel.models.deletion import BrakeRule, DeletionBrake
 from datamodel.models.events import DeletedArtifactEvent, DeletedStorageLocationEvent, StorageLocationEvent
-from datamodel.models.harvest import HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
+from datamodel.models.harvest import FeedReader, HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
 from datamodel.models.keys import ApiToken, PreauthKeyPair, TrustedKey
 from datamodel.models.site import InventoryIdentity, SiteLocation, StorageSite
 
@@ -14,6 +14,7 @@ __all__ = [
     "DeletedArtifactEvent",
     "DeletedStorageLocationEvent",
     "DeletionBrake",
+    "FeedReader",
     "HarvestConflict",
     "HarvestRejection",
     "HarvestState",
