@@ -17,6 +17,7 @@ from pytest_django import Settings
 from datamodel import auth, operations
 from datamodel.checks import check_settings
 from datamodel.models import (
+    ApiToken,
     Artifact,
     DeletedArtifactEvent,
     DeletedStorageLocationEvent,
@@ -118,7 +119,7 @@ def test_a_peer_that_went_back_blocks_again_and_a_revoked_one_does_not(client: C
     ask_news(client, newest() + 1)
     assert client.get(f"/harvest/news?epoch={read_identity().epoch}&after=0").status_code == 200
     assert expire_events() == expiry.Expired(0, (str(PEER),))
-    auth.revoke_api_tokens(tokens=auth.ApiToken.objects.all(), now=database_now() - timedelta(seconds=1))
+    auth.revoke_api_tokens(tokens=ApiToken.objects.all(), now=database_now() - timedelta(seconds=1))
     assert expire_events().events == 3
 
 
