@@ -43,5 +43,7 @@ app.conf.beat_schedule = {
     "file-validate": every(30, "site_service.file_validate.tasks.advance_validation"),
     "scrub": every(settings.INVENTORY_SCRUB_SECONDS, "site_service.scrub.tasks.enqueue_readings"),
     "scrub-tidy": every(6 * 3600, "site_service.scrub.tasks.tidy"),
+    "retire": every(10, "site_service.retention.tasks.advance_retirement"),
+    "release-marks": every(3600, "site_service.retention.tasks.give_back_unknown"),
     "retention": every(30, "site_service.retention.tasks.enqueue_removals"),
 }

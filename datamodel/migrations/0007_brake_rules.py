@@ -20,7 +20,7 @@ ALTER TABLE deletion_brake DROP CONSTRAINT deletion_brake_once, DROP COLUMN id, 
 
 
 class Migration(migrations.Migration):
-    dependencies = [("datamodel", "0005_digest")]
+    dependencies = [("datamodel", "0006_releasing")]
 
     operations = [
         migrations.CreateModel(
