@@ -15,6 +15,7 @@ PROTOCOL_VERSION = 1
 HEADER_MARK = "#storage-inventory-feed"
 END_MARK = "#end"
 EPOCH_HEADER = "X-Inventory-Epoch"
+READER_HEADER = "x-inventory-reader"
 
 # The model's rules for a canonical uri (reference 1.3): `%` only as the escape of a byte beyond ASCII.
 URI_FORM = r"^[A-Za-z][A-Za-z0-9+.-]*:(?!/)([A-Za-z0-9!'()*+,./:=@_~-]|%[89A-F][0-9A-F])*([A-Za-z0-9!'()*+,.=@_~-]|%[89A-F][0-9A-F])$"
