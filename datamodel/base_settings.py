@@ -164,6 +164,9 @@ INVENTORY_REMOTE_TIMEOUT_SECONDS = env.integer("INVENTORY_REMOTE_TIMEOUT_SECONDS
 # How often each remote is compared with this inventory, and what is then done: report, add (nothing that removes), or all.
 INVENTORY_RECONCILE_SECONDS = env.integer("INVENTORY_RECONCILE_SECONDS", 3600, minimum=1)
 INVENTORY_RECONCILE = env.choice("INVENTORY_RECONCILE", "add", ("report", "add", "all"))
+# Events that every peer has passed are kept for so long (0: for ever); never shorter than backups that may be restored.
+INVENTORY_EVENT_RETENTION_DAYS = env.integer("INVENTORY_EVENT_RETENTION_DAYS", 180)
+INVENTORY_OLDEST_BACKUP_DAYS = env.integer("INVENTORY_OLDEST_BACKUP_DAYS", 90)
 INVENTORY_NAMESPACES = env.words("INVENTORY_NAMESPACES")
 # Whose bearer JWTs are believed: see the README of datamodel; addresses of their keys are public ones unless this says otherwise.
 INVENTORY_OIDC_ISSUERS = env.text("INVENTORY_OIDC_ISSUERS", "[]")
@@ -180,6 +183,9 @@ INVENTORY_ALARM_REPEAT_SECONDS = env.integer("INVENTORY_ALARM_REPEAT_SECONDS", 4
 _MAIL = env.mail_server(env.text("INVENTORY_EMAIL_URL", "smtp://localhost"))
 EMAIL_HOST, EMAIL_PORT, EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _MAIL.host, _MAIL.port, _MAIL.user, _MAIL.password
 EMAIL_USE_SSL, EMAIL_USE_TLS, EMAIL_TIMEOUT = _MAIL.is_ssl, _MAIL.is_starttls, 10
+
+# Who keeps the bytes of artifacts that were perhaps deleted elsewhere: a dotted name; where there are no bytes, nobody.
+HARVEST_QUARANTINE = ""
 
 # What the roles add to: modules that describe plain views, modules with gauges, checks of readiness, VOSI capabilities.
 INVENTORY_SCHEMA_MODULES = ["datamodel.schema", "datamodel.alarms.schema", "harvest.schema"]

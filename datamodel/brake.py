@@ -1,7 +1,9 @@
-"""The brake on deletions: who removes more in a day than the settings allow is stopped until an operator lets it pass."""
+"""The brake on deletions: who removes more in a day than is allowed, of a namespace or of all, is stopped until an operator lets it pass."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from datetime import timedelta
 
 from django.conf import settings
@@ -13,61 +15,92 @@ from datamodel import notify
 from datamodel.alarms.models import Alarm
 from datamodel.alarms.operations import clear_alarms, raise_alarm
 from datamodel.alarms.rules import AlarmKind
-from datamodel.deletion import Limits
+from datamodel.deletion import Limits, governing
 from datamodel.errors import DeletionBrakeError
-from datamodel.models import DeletionBrake
+from datamodel.models import BrakeRule, DeletionBrake
 from datamodel.queries import row_count
+from datamodel.uris import prefix_upper_bound
 
 RELEASE = timedelta(hours=24)
 _TALLY_SQL = """
-    INSERT INTO deletion_brake AS b (source, day, removed, reason)
-    VALUES (%(source)s, (now() AT TIME ZONE 'UTC')::date, %(more)s, '')
-    ON CONFLICT (source) DO UPDATE SET day = excluded.day,
+    INSERT INTO deletion_brake AS b (source, namespace, day, removed, reason)
+    VALUES (%(source)s, %(namespace)s, (now() AT TIME ZONE 'UTC')::date, %(more)s, '')
+    ON CONFLICT (source, namespace) DO UPDATE SET day = excluded.day,
         removed = excluded.removed + CASE WHEN b.day = excluded.day THEN b.removed ELSE 0 END
     RETURNING b.removed - %(more)s, b.engaged_at IS NOT NULL, coalesce(b.released_until > now(), false)
 """
+_TOTAL_SQL = "SELECT count(*) FROM (SELECT FROM artifact WHERE uri >= %s AND uri < %s LIMIT %s) AS counted"
 
 
-def count_removals(*, source: str, more: int) -> None:
-    """Call it in the transaction that removes `more` artifacts on behalf of a source, before it removes them.
+def count_removals(*, source: str, uris: Iterable[str]) -> None:
+    """Call it in the transaction that removes the artifacts (or copies) of these uris on behalf of a source, before it does.
 
-    Raises `DeletionBrakeError`, which must undo the transaction; its catcher calls `engage` in another. A source that was
-    stopped stays stopped, the next day too, until `release`.
+    Each uri counts under the longest namespace that has a BrakeRule, the others under the settings. Raises
+    `DeletionBrakeError`, which must undo the transaction; its catcher calls `engage` in another. A source that was stopped
+    stays stopped, the next day too, until `release`.
     """
-    if not more:
-        return
-    with connection.cursor() as cursor:
-        cursor.execute(_TALLY_SQL, {"source": source, "more": more})
-        removed, is_engaged, is_released = cursor.fetchone()
-    if is_released:
-        return
-    limits = Limits(settings.INVENTORY_BRAKE_COUNT, settings.INVENTORY_BRAKE_PERCENT / 100)
-    total = row_count("artifact")
-    if is_engaged or limits.exceeded(removed=removed, more=more, total=total):
-        raise DeletionBrakeError(
-            f"{source} would remove {more} artifacts after {removed} today; {limits.allowance(total)} a day pass unasked. "
-            "Nothing was removed. If it is meant: manage.py release_brake, or the admin",
-            source=source,
-            removed=removed,
-            more=more,
-        )
+    rules = {
+        rule.namespace: Limits(rule.most_count, rule.most_percent / 100)
+        for rule in BrakeRule.objects.all()
+    }  # fmt: skip
+    # In one order, so that two sources never wait for each other.
+    for namespace, more in sorted(Counter(governing(uri, rules) for uri in uris).items()):
+        limits = rules.get(namespace) or Limits(settings.INVENTORY_BRAKE_COUNT, settings.INVENTORY_BRAKE_PERCENT / 100)
+        _count(source, namespace, more, limits)
 
 
-def engage(*, source: str, reason: str) -> None:
-    """Record that a source was stopped; the first time stands."""
-    values: dict[str, object] = {"reason": reason[:500]}
+def foresee_removals(*, source: str, uris: Iterable[str]) -> None:
+    """Raises as `count_removals` would if all these were removed now; counts nothing."""
     with transaction.atomic():
-        brake, _ = DeletionBrake.objects.get_or_create(source=source, defaults={"day": Now(), **values})
-        DeletionBrake.objects.filter(source=brake.source, engaged_at__isnull=True).update(engaged_at=Now(), **values)
-        raise_alarm(kind=AlarmKind.DELETION_BRAKE, subject=source, text=reason)
+        count_removals(source=source, uris=uris)
+        transaction.set_rollback(True)
+
+
+def engage(stopped: DeletionBrakeError) -> None:
+    """Record that a source was stopped, which is an alarm; the first time stands."""
+    source, namespace = str(stopped.fields["source"]), str(stopped.fields["namespace"])
+    with transaction.atomic():
+        brake, _ = DeletionBrake.objects.get_or_create(source=source, namespace=namespace, defaults={"day": Now()})
+        waiting = DeletionBrake.objects.filter(id=brake.id, engaged_at__isnull=True)
+        waiting.update(engaged_at=Now(), reason=stopped.detail[:500])
+        raise_alarm(kind=AlarmKind.DELETION_BRAKE, subject=str(brake), text=stopped.detail)
 
 
 def release(*, brakes: QuerySet[DeletionBrake], period: timedelta = RELEASE) -> int:
     """An operator lets these pass for a time, however much they remove; returns how many. Whoever waits is woken."""
     with transaction.atomic():
-        sources = list(brakes.values_list("source", flat=True))
+        subjects = [str(brake) for brake in brakes]
         released = brakes.update(engaged_at=None, reason="", released_until=Now() + period)
-        raised = Alarm.objects.filter(kind=AlarmKind.DELETION_BRAKE.value, subject__in=sources)
+        raised = Alarm.objects.filter(kind=AlarmKind.DELETION_BRAKE.value, subject__in=subjects)
         clear_alarms(alarms=raised, by="release")
-    notify.announce()
+        notify.announce()
     return released
+
+
+def _count(source: str, namespace: str, more: int, limits: Limits) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_TALLY_SQL, {"source": source, "namespace": namespace, "more": more})
+        removed, is_engaged, is_released = cursor.fetchone()
+    if is_released or (not is_engaged and removed + more <= limits.count):
+        return
+    total = _total(namespace, limits.total_that_allows(removed + more))
+    if is_engaged or limits.exceeded(removed=removed, more=more, total=total):
+        of = f" of {namespace}" if namespace else ""
+        raise DeletionBrakeError(
+            f"{source} would remove {more} artifacts{of} after {removed} today; {limits.allowance(total)} a day pass unasked. "
+            "Nothing was removed. If it is meant: manage.py release_brake, or the admin",
+            source=source,
+            namespace=namespace,
+            removed=removed,
+            more=more,
+        )
+
+
+def _total(namespace: str, enough: int) -> int:
+    """How many artifacts there are, of a namespace counted no further than `enough`."""
+    if not namespace:
+        return row_count("artifact")
+    with connection.cursor() as cursor:
+        cursor.execute(_TOTAL_SQL, [namespace, prefix_upper_bound(namespace), enough])
+        (count,) = cursor.fetchone()
+    return int(count)

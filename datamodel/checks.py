@@ -33,6 +33,14 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **options: Any) -
         found.append(Error("INVENTORY_PUBLIC_URL must be an http or https URL", id="inventory.E003"))
     if settings.DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
         found.append(Error("PostgreSQL is the only database", id="inventory.E004"))
+    if 0 < settings.INVENTORY_EVENT_RETENTION_DAYS < settings.INVENTORY_OLDEST_BACKUP_DAYS:
+        found.append(
+            Error(
+                "INVENTORY_EVENT_RETENTION_DAYS is below INVENTORY_OLDEST_BACKUP_DAYS: an inventory restored from that backup "
+                "would bring back what was deleted since",
+                id="inventory.E021",
+            )
+        )
     try:
         parse_issuers(settings.INVENTORY_OIDC_ISSUERS)
     except NotConfiguredError as error:

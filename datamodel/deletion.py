@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -22,3 +24,12 @@ class Limits:
     def exceeded(self, *, removed: int, more: int, total: int) -> bool:
         """Whether `more` removals on top of today's `removed` ask for an operator."""
         return removed + more > self.allowance(total)
+
+    def total_that_allows(self, removals: int) -> int:
+        """Of how many artifacts so many removals are no more than the share: beyond that nobody needs to count."""
+        return math.ceil((removals + 1) / self.share) if self.share else 0
+
+
+def governing(uri: str, namespaces: Iterable[str]) -> str:
+    """The longest of these namespaces that the uri is in; "" for none: then the settings decide."""
+    return max((namespace for namespace in namespaces if uri.startswith(namespace)), key=len, default="")

@@ -17,6 +17,7 @@ The tree says who failed:
     │   ├── ArtifactNotFoundError       no such artifact (here)
     │   ├── TransactionNotFoundError    no such put transaction
     │   ├── CursorGoneError             the cursor is of another epoch or above the horizon
+    │   ├── HistoryGoneError            events after the cursor have expired
     │   ├── StateConflictError          the state of the thing forbids it
     │   ├── PreconditionFailedError     If-Match or If-None-Match does not hold
     │   ├── ChecksumMismatchError       content is not what was declared
@@ -146,6 +147,12 @@ class CursorGoneError(CallerError):
     code = "cursor_gone"
 
 
+class HistoryGoneError(CallerError):
+    """Events after the cursor have expired: go on from `cursor` (in the fields), and reconcile."""
+
+    code = "history_gone"
+
+
 class StateConflictError(CallerError):
     """The state of the thing forbids the operation."""
 
@@ -215,7 +222,7 @@ class NotConfiguredError(InventoryStateError):
 
 
 class DeletionBrakeError(InventoryStateError):
-    """More would be removed in a day than passes unasked; nothing was removed (`source`, `removed`, `more` in the fields)."""
+    """More would be removed in a day than passes unasked; nothing was removed (`source`, `namespace`, `removed`, `more` in the fields)."""
 
     code = "deletion_brake"
 

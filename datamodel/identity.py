@@ -75,7 +75,7 @@ def restamp_feed() -> int:
             cursor.execute(f"UPDATE {table} SET txid = -1")
             stamped += cursor.rowcount
         InventoryIdentity.objects.filter(id=1).update(
-            epoch=uuid.uuid4(), system_identifier=system_identifier, timeline=timeline
+            epoch=uuid.uuid4(), system_identifier=system_identifier, timeline=timeline, events_gone_txid=0
         )
     positions.cached_identity.clear()
     return stamped

@@ -11,6 +11,7 @@ import re
 import time
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Self
 
 from django.db import connection
@@ -26,7 +27,8 @@ _UUID = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 _CURSOR = re.compile(rf"([0-9a-f]{{16}})\.([0-9]{{1,19}})\.{_UUID}\Z")
 _POSITION = re.compile(rf"{_UUID}\.([0-9a-f]{{16}})\.([0-9]{{1,19}})\Z")
 _IDENTITY_SQL = """
-    SELECT i.inventory_id, i.epoch, i.system_identifier, i.timeline, s.system_identifier, c.timeline_id
+    SELECT i.inventory_id, i.epoch, i.system_identifier, i.timeline, s.system_identifier, c.timeline_id,
+        i.events_gone_txid, i.events_gone_at
     FROM inventory_identity i, pg_control_system() s, pg_control_checkpoint() c WHERE i.id = 1
 """
 
@@ -87,11 +89,16 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this inventory is; `epoch` is the text that cursors carry; `is_current` is false until restamped after a restore."""
+    """Who this inventory is; `epoch` is the text that cursors carry; `is_current` is false until restamped after a restore.
+
+    Events up to transaction `gone_txid` may have expired, none that happened after `gone_at`.
+    """
 
     inventory_id: uuid.UUID
     epoch: str
     is_current: bool
+    gone_txid: int
+    gone_at: datetime | None
 
 
 def read_identity() -> Identity:
@@ -101,10 +108,11 @@ def read_identity() -> Identity:
         row = cursor.fetchone()
     if row is None:
         raise NotConfiguredError("this inventory has no identity yet: run manage.py provision")
-    inventory_id, epoch, stamped_system, stamped_timeline, system, timeline = row
+    inventory_id, epoch, stamped_system, stamped_timeline, system, timeline, gone_txid, gone_at = row
     name = f"{system}.{timeline}.{epoch}"
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-    return Identity(inventory_id, digest, (stamped_system, stamped_timeline) == (system, timeline))
+    is_current = (stamped_system, stamped_timeline) == (system, timeline)
+    return Identity(inventory_id, digest, is_current, gone_txid, gone_at)
 
 
 class _IdentityCache:

@@ -66,6 +66,11 @@ _BECAUSE = {
 PATHS: dict[str, dict[str, Any]] = {
     "/livez": _get("livez", "Whether the process answers", {"text/plain": _TEXT}),
     "/readyz": _get("readyz", "Whether this process can serve", {"application/json": _READY}),
+    "/pubkey": _get(
+        "pubkey",
+        "The public keys of signed URLs, statements and receipts, as a JWK set",
+        {"application/jwk-set+json": {"schema": {"$ref": "#/components/schemas/KeySet"}}},
+    ),
     "/metrics": _get("metrics", "Metrics for Prometheus", {"text/plain": _TEXT}, is_open=False),
     "/permissions/explain": _get(
         "explain_permission",
@@ -76,4 +81,28 @@ PATHS: dict[str, dict[str, Any]] = {
     ),
     "/availability": _get("availability", "VOSI availability", {}, parameters=[_DETAIL], responses=_AVAILABILITY),
     "/capabilities": _get("capabilities", "VOSI capabilities: where the services are", {"text/xml": _TEXT}),
+}
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "KeySet": {
+        "type": "object",
+        "required": ["keys"],
+        "properties": {
+            "keys": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["kty", "crv", "kid", "x", "use"],
+                    "properties": {
+                        "kty": {"const": "OKP"},
+                        "crv": {"const": "Ed25519"},
+                        "kid": {"type": "string"},
+                        "x": {"type": "string", "description": "32 bytes in base64url."},
+                        "use": {"const": "sig"},
+                        "alg": {"const": "EdDSA"},
+                    },
+                },
+            }
+        },
+    },
 }

@@ -12,6 +12,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.landing, name="landing"),
     path("livez", views.livez, name="livez"),
     path("readyz", views.readyz, name="readyz"),
+    path("pubkey", views.pubkey, name="pubkey"),
     path("metrics", views.prometheus, name="metrics"),
     path("permissions/explain", views.explain_permission, name="explain-permission"),
     path("availability", views.availability, name="availability"),

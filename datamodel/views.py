@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from datetime import UTC, datetime
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -15,7 +17,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from datamodel import explanations, health, metrics, queries, vosi
+from datamodel import explanations, health, keys, metrics, queries, vosi
 from datamodel.auth import caller_of
 from datamodel.doors import decides
 from datamodel.errors import InvalidRequestError, NotReadyError, RouteNotFoundError
@@ -26,6 +28,7 @@ from datamodel.permissions import Grant, may, require_any
 from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
 from datamodel.uris import ArtifactUri
 
+_KEY_CACHE_SECONDS = 30
 _METRICS_GRANTS = (Grant.READ, Grant.HARVEST, Grant.OPERATE, Grant.AUDIT)
 _COUNTS = {
     "site": (
@@ -102,6 +105,22 @@ def availability(request: HttpRequest) -> HttpResponse:
         response = HttpResponse(document, content_type="text/xml; charset=utf-8")
     response["X-Inventory-State"] = report.state.value
     return response
+
+
+@require_safe
+def pubkey(request: HttpRequest) -> HttpResponse:
+    """The JWK set (RFC 7517, 8037) of keys whose signatures are good: also one that will sign only after the overlap."""
+    del request
+    published = sorted(keys.published_keys(now=datetime.now(UTC)).items())
+    document = {"keys": [_jwk(key_id, raw) for key_id, raw in published]}
+    response = HttpResponse(json.dumps(document), content_type="application/jwk-set+json")
+    response["Cache-Control"] = f"public, max-age={_KEY_CACHE_SECONDS}"
+    return response
+
+
+def _jwk(key_id: str, raw: bytes) -> dict[str, str]:
+    x = base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    return {"kty": "OKP", "crv": "Ed25519", "kid": key_id, "x": x, "use": "sig", "alg": "EdDSA"}
 
 
 @require_safe

@@ -29,6 +29,7 @@ def every(seconds: float, task: str) -> dict[str, object]:
 app.conf.beat_schedule = {
     "alarms": every(10, "datamodel.alarms.tasks.deliver_alarms"),
     "harvest": every(settings.INVENTORY_HARVEST_SECONDS, "harvest.tasks.harvest_all"),
+    "expire-events": every(600, "harvest.tasks.expire_events"),
     "reconcile": every(settings.INVENTORY_RECONCILE_SECONDS, "harvest.reconcile.tasks.reconcile_all"),
     "probe-sites": every(settings.INVENTORY_PROBE_SECONDS, "global_inventory.sites.tasks.probe_sites"),
     "rotate-keys": every(3600, "global_inventory.sites.tasks.rotate_keys"),

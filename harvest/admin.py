@@ -12,9 +12,18 @@ from django.http import HttpRequest
 
 from datamodel import brake, remotes
 from datamodel.admin import TableAdmin
-from datamodel.errors import InvalidRequestError
-from datamodel.models import DeletionBrake, HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
-from harvest import tasks
+from datamodel.errors import InvalidRequestError, InvalidUriError
+from datamodel.models import (
+    BrakeRule,
+    DeletionBrake,
+    FeedReader,
+    HarvestConflict,
+    HarvestRejection,
+    HarvestState,
+    RemoteInventory,
+)
+from datamodel.uris import Namespace
+from harvest import readers, tasks
 
 
 class RemoteForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is generic, the class is not
@@ -42,8 +51,8 @@ class RemoteForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is gene
 class DeletionBrakeAdmin(TableAdmin):
     """Who has removed how much today, whom the brake has stopped, and the way on."""
 
-    list_display = ["source", "day", "removed", "engaged_at", "reason", "released_until"]
-    ordering = ["source"]
+    list_display = ["source", "namespace", "day", "removed", "engaged_at", "reason", "released_until"]
+    ordering = ["source", "namespace"]
     search_help_text = "The start of a source"
     actions = ["release"]
 
@@ -59,6 +68,27 @@ class DeletionBrakeAdmin(TableAdmin):
     def release(self, request: HttpRequest, queryset: QuerySet[DeletionBrake]) -> None:
         count = brake.release(brakes=queryset)
         self.message_user(request, f"{count} may pass for 24 hours; their harvest goes on by itself", messages.SUCCESS)
+
+
+class BrakeRuleForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is generic, the class is not
+    """How much of a namespace may be removed in a day."""
+
+    class Meta:
+        model = BrakeRule
+        fields = ["namespace", "most_count", "most_percent", "note"]
+
+    def clean_namespace(self) -> str:
+        try:
+            return Namespace.parse(self.cleaned_data["namespace"]).value
+        except InvalidUriError as error:
+            raise forms.ValidationError(error.detail) from error
+
+
+@admin.register(BrakeRule)
+class BrakeRuleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stub is generic, the class is not
+    form = BrakeRuleForm
+    list_display = ["namespace", "most_count", "most_percent", "note"]
+    ordering = ["namespace"]
 
 
 @admin.register(RemoteInventory)
@@ -117,6 +147,25 @@ class HarvestStateAdmin(TableAdmin):
 
     def has_rewind_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm("datamodel.change_harveststate"))
+
+
+@admin.register(FeedReader)
+class FeedReaderAdmin(TableAdmin):
+    """Who reads our feed; events wait until all of them have passed."""
+
+    list_display = ["caller", "inventory_id", "epoch", "txid", "asked_at", "retired_at"]
+    ordering = ["caller", "inventory_id"]
+    uri_column = "caller"
+    search_help_text = "The start of a caller's name"
+    actions = ["retire"]
+
+    @admin.action(description="Retire: events need not wait for these any more", permissions=["retire"])
+    def retire(self, request: HttpRequest, queryset: QuerySet[FeedReader]) -> None:
+        count = readers.retire_readers(readers=queryset)
+        self.message_user(request, f"{count} retired; should they come back, they must reconcile", messages.SUCCESS)
+
+    def has_retire_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_superuser)
 
 
 class FindingAdmin(TableAdmin):

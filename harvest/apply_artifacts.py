@@ -90,12 +90,11 @@ def apply_artifacts_at_site(*, remote_id: int, selection: Selection) -> int:
     return changed + _merge(role) + _attach_retained()
 
 
-def count_dead() -> int:
-    """How many artifacts known here this batch's tombstones name."""
+def dead_uris() -> list[str]:
+    """Of the artifacts known here that this batch's tombstones name."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM harvested h JOIN artifact a ON a.id = h.id")
-        (count,) = cursor.fetchone()
-    return int(count)
+        cursor.execute("SELECT a.uri FROM harvested h JOIN artifact a ON a.id = h.id")
+        return [uri for (uri,) in cursor.fetchall()]
 
 
 def apply_tombstones_at_global(*, remote_id: int) -> int:

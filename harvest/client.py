@@ -5,8 +5,6 @@ A page is spooled whole and proven (count, digest, end line) before anyone sees 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import hashlib
 import json
@@ -15,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import TracebackType
 from typing import IO, Any, Self
 from urllib.parse import urlencode
@@ -26,16 +25,18 @@ from urllib3.response import BaseHTTPResponse
 
 from datamodel.errors import (
     CursorGoneError,
+    HistoryGoneError,
     InvalidRequestError,
     RemoteProtocolError,
     RemoteRefusedError,
     RemoteUnavailableError,
 )
-from datamodel.models import RemoteInventory
+from datamodel.models import InventoryIdentity, RemoteInventory
 from datamodel.positions import Cursor
 from datamodel.sealing import unseal
 from datamodel.uris import Namespace
-from harvest.streams import END_MARK, EPOCH_HEADER, HEADER_MARK, Stream
+from harvest.keysets import parse_key_set
+from harvest.streams import END_MARK, EPOCH_HEADER, HEADER_MARK, READER_HEADER, Stream
 
 _MEMORY_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
@@ -48,7 +49,6 @@ _HEARTBEAT_SECONDS = 10.0
 # The longest query that every server takes; more namespaces than fit are asked for by their schemes.
 _QUERY_LENGTH = 6000
 _REFUSALS = {400, 401, 403}
-_PUBLIC_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,15 @@ class Remote:
     name: str
     url: str
     token: str = field(repr=False)
+    # Our own inventory, of which the remote notes how far we have read.
+    reader: str = ""
 
     @classmethod
     def of(cls, remote: RemoteInventory) -> Self:
         """Raises `NotConfiguredError` when its token cannot be unsealed."""
-        return cls(remote.name, remote.url.rstrip("/"), unseal(remote.token).decode() if remote.token else "")
+        own_id = InventoryIdentity.objects.filter(id=1).values_list("inventory_id", flat=True).first()
+        token = unseal(remote.token).decode() if remote.token else ""
+        return cls(remote.name, remote.url.rstrip("/"), token, str(own_id) if own_id is not None else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,7 @@ class Page:
 class RemoteNews:
     """The answer of `/harvest/news`; a server that does not say which streams have rows may have them in any.
 
-    In the others nothing is new up to transaction `settled`.
+    In the others nothing is new up to transaction `settled`. Events that happened until `expired_until` may be gone.
     """
 
     inventory_id: uuid.UUID
@@ -126,6 +130,7 @@ class RemoteNews:
     has_rows: bool
     settled: int
     streams: frozenset[str] | None
+    expired_until: datetime | None = None
 
 
 def fetch_page(remote: Remote, query: PageQuery, *, heartbeat: Callable[[], None] = lambda: None) -> Page:
@@ -162,9 +167,10 @@ def fetch_news(remote: Remote, *, epoch: str, after: int, wait: int = 0) -> Remo
     try:
         streams = frozenset(map(str, answer["streams"])) if "streams" in answer else None
         settled = min(int(answer.get("settled", 0)), int(answer["horizon"]) - 1)
-        return RemoteNews(
-            uuid.UUID(answer["inventoryId"]), str(answer["epoch"]), bool(answer["news"]), settled, streams
-        )
+        until = answer.get("expiredUntil")
+        expired_until = datetime.fromisoformat(until) if until is not None else None
+        known = uuid.UUID(answer["inventoryId"]), str(answer["epoch"]), bool(answer["news"])
+        return RemoteNews(*known, settled, streams, expired_until)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise RemoteProtocolError(f"{remote.name} answered /harvest/news with something else") from None
 
@@ -176,13 +182,9 @@ def fetch_public_keys(remote: Remote) -> dict[str, bytes]:
     """
     answer = _get_json(remote, "/pubkey")
     try:
-        keys = [key for key in answer["keys"] if (key.get("kty"), key.get("crv")) == ("OKP", "Ed25519")]
-        found = {str(key["kid"]): _unpack(key["x"]) for key in keys}
-    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error):
-        raise RemoteProtocolError(f"{remote.name} answered /pubkey with something that is not a JSON key set") from None
-    if any(len(key) != _PUBLIC_KEY_BYTES for key in found.values()):
-        raise RemoteProtocolError(f"{remote.name} published an Ed25519 key that is not {_PUBLIC_KEY_BYTES} bytes long")
-    return found
+        return parse_key_set(answer)
+    except ValueError as error:
+        raise RemoteProtocolError(f"{remote.name} answered /pubkey with something else: {error}") from None
 
 
 def fetch_text(
@@ -310,6 +312,8 @@ def _get(
     if not remote.url.startswith(("http://", "https://")):
         raise RemoteProtocolError(f"{remote.name} has no usable URL: it must begin with http:// or https://")
     sent = {"Accept-Encoding": "identity", "User-Agent": "storage-inventory-harvest", **(headers or {})}
+    if remote.reader:
+        sent[READER_HEADER] = remote.reader
     if remote.token:
         sent["Authorization"] = f"Bearer {remote.token}"
     try:
@@ -337,7 +341,10 @@ def _get(
 
 def _failure(remote: Remote, response: BaseHTTPResponse) -> Exception:
     status = response.status
-    said = f"{remote.name} answered {status}{_detail(remote, response)}"
+    problem = _problem(remote, response)
+    said = f"{remote.name} answered {status}" + (f": {str(problem['detail'])[:300]}" if "detail" in problem else "")
+    if status == 410 and problem.get("code") == HistoryGoneError.code:
+        return HistoryGoneError(said, cursor=str(problem.get("cursor", "")))
     if status == 410:
         return CursorGoneError(said)
     if status in _REFUSALS:
@@ -347,12 +354,13 @@ def _failure(remote: Remote, response: BaseHTTPResponse) -> Exception:
     return RemoteProtocolError(said)
 
 
-def _detail(remote: Remote, response: BaseHTTPResponse) -> str:
+def _problem(remote: Remote, response: BaseHTTPResponse) -> dict[str, Any]:
+    """What it says went wrong; empty if that cannot be understood."""
     try:
         answer = json.loads(_read(remote, response))
-        return f": {str(answer['detail'])[:300]}"
-    except (ValueError, KeyError, TypeError, RemoteUnavailableError):
-        return ""
+    except (ValueError, RemoteUnavailableError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
 
 
 def _read(remote: Remote, response: BaseHTTPResponse) -> bytes:
@@ -387,7 +395,3 @@ def _read_whole(remote: Remote, response: BaseHTTPResponse, *, most_bytes: int, 
         return b"".join(body)
     finally:
         response.release_conn()
-
-
-def _unpack(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

@@ -16,7 +16,14 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 
 from datamodel import brake
-from datamodel.errors import CursorGoneError, DeletionBrakeError, InventoryError, RaceLostError, RemoteProtocolError
+from datamodel.errors import (
+    CursorGoneError,
+    DeletionBrakeError,
+    HistoryGoneError,
+    InventoryError,
+    RaceLostError,
+    RemoteProtocolError,
+)
 from datamodel.logs import unit_of_work
 from datamodel.models import HarvestState, InventoryIdentity, RemoteInventory
 from datamodel.positions import Cursor
@@ -37,7 +44,7 @@ _MOST_ROWS = 100_000
 @dataclass(frozen=True, slots=True)
 class Harvested:
     """What one turn brought. `is_busy`: another process has the lease; `is_complete`: nothing was left at the end;
-    `is_interrupted`: there is more, for another turn.
+    `is_interrupted`: there is more, for another turn; `must_reconcile`: deletions were missed.
     """
 
     rows: int = 0
@@ -46,6 +53,7 @@ class Harvested:
     is_complete: bool = False
     is_busy: bool = False
     is_interrupted: bool = False
+    must_reconcile: bool = False
 
 
 def harvest(name: str, *, turn_seconds: float | None = None, on_change: Callable[[], None] = lambda: None) -> Harvested:
@@ -69,7 +77,7 @@ def harvest(name: str, *, turn_seconds: float | None = None, on_change: Callable
     except InventoryError as failure:
         error = f"{failure.code}: {failure.detail}"
         if isinstance(failure, DeletionBrakeError):
-            brake.engage(source=operations.brake_source(name), reason=failure.detail)
+            brake.engage(failure)
         raise
     except DatabaseError as failure:
         error = f"database: {failure}"
@@ -164,6 +172,10 @@ class _Turn:
     def _fetch(self, stream: Stream, selector: str) -> Page:
         """The page after our cursor; a cursor that the remote no longer knows goes back to the start, once."""
         try:
+            return self._fetch_once(stream, selector)
+        except HistoryGoneError as gone:
+            operations.skip_history(self._lease, stream, cursor=str(gone.fields["cursor"]), reason=gone.detail)
+            self._found = replace(self._found, must_reconcile=True)
             return self._fetch_once(stream, selector)
         except CursorGoneError as gone:
             logger.warning(

@@ -16,11 +16,12 @@ from typing import IO, Any
 
 from django.db import connection, transaction
 
-from datamodel.errors import CursorGoneError, NotConfiguredError
+from datamodel.errors import CursorGoneError, HistoryGoneError, NotConfiguredError
 from datamodel.identity import FEED_TABLES
 from datamodel.positions import HORIZON_SQL, Cursor, Identity, read_identity
 from datamodel.reach import EVERYWHERE, Reach
 from datamodel.uris import Namespace, prefix_upper_bound
+from harvest.expiry import EVENT_TABLES
 from harvest.streams import ARTIFACTS, END_MARK, HEADER_MARK, LIMITED_MARK, PROTOCOL_VERSION, STREAMS, Stream
 
 _MEMORY_BYTES = 16 * 1024 * 1024
@@ -69,7 +70,7 @@ class Head:
 
     @property
     def settled(self) -> int:
-        return max(self.newest.values())
+        return max(self.identity.gone_txid, *self.newest.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +124,10 @@ class FeedPage:
 
 
 def read_page(request: PageRequest, *, as_json: bool = False) -> FeedPage:
-    """One page. Raises `CursorGoneError` for a cursor of another epoch or above the horizon."""
+    """One page. Raises `CursorGoneError` for a cursor of another epoch or above the horizon, `HistoryGoneError`."""
     with transaction.atomic():
         head = read_head()
-        start = request.cursor or Cursor.before_all(head.identity.epoch)
-        _check(start, head)
+        start = _start(request, head)
         bound = _scan_bound(request, start, head)
         return _copy(request, head, start, bound, as_json=as_json)
 
@@ -190,8 +190,30 @@ def read_news(epoch: str, after: int) -> News:
             above = " OR ".join(f"EXISTS (SELECT FROM {table} WHERE txid >= %(horizon)s)" for table in FEED_TABLES)
             cursor.execute(f"SELECT {above}", {"horizon": head.horizon})
             (is_pending,) = cursor.fetchone()
-    found = tuple(stream.name for stream in STREAMS.values() if head.newest[stream.table] >= max(after, 1))
+    # Whoever has not passed the mark shall ask for events, to be told that they are gone.
+    is_behind = 0 < after <= head.identity.gone_txid
+    found = tuple(
+        stream.name
+        for stream in STREAMS.values()
+        if head.newest[stream.table] >= max(after, 1) or (is_behind and stream.table in EVENT_TABLES)
+    )
     return News(head, found, is_pending)
+
+
+def _start(request: PageRequest, head: Head) -> Cursor:
+    """Where the page begins; without cursor not among events that may be going just now."""
+    has_events = request.stream.table in EVENT_TABLES
+    mark = Cursor.below(head.identity.epoch, head.identity.gone_txid + 1)
+    if request.cursor is None:
+        return mark if has_events and head.identity.gone_txid else Cursor.before_all(head.identity.epoch)
+    _check(request.cursor, head)
+    if has_events and request.cursor.txid < head.identity.gone_txid:
+        raise HistoryGoneError(
+            f"events of {request.stream.name} after this cursor have expired: go on from {mark}, and reconcile, because "
+            "what was deleted meanwhile is not told any more",
+            cursor=str(mark),
+        )
+    return request.cursor
 
 
 def _check(start: Cursor, head: Head) -> None:

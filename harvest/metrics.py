@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from django.conf import settings
 from django.db import connection
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from datamodel.positions import read_identity
+from harvest.expiry import EVENT_TABLES
+from harvest.readers import active_readers
 
 _LAG_SQL = """
     SELECT r.name, s.name, s.selector, extract(epoch FROM now() - s.updated_at), s.is_complete, s.rows
@@ -26,8 +31,8 @@ _HORIZON_SQL = """
     ORDER BY 4 DESC LIMIT 1
 """
 _BRAKES_SQL = """
-    SELECT source, engaged_at IS NOT NULL, CASE WHEN day = (now() AT TIME ZONE 'UTC')::date THEN removed ELSE 0 END
-    FROM deletion_brake ORDER BY source
+    SELECT source, namespace, engaged_at IS NOT NULL, CASE WHEN day = (now() AT TIME ZONE 'UTC')::date THEN removed ELSE 0 END
+    FROM deletion_brake ORDER BY source, namespace
 """
 _COUNTS_SQL = """
     SELECT (SELECT count(*) FROM harvest_rejection WHERE seen_at IS NULL),
@@ -41,6 +46,7 @@ def collect() -> Iterable[Metric]:
     yield from _remotes()
     yield from _horizon()
     yield from _brakes()
+    yield from _expiry()
     with connection.cursor() as cursor:
         cursor.execute(_COUNTS_SQL)
         rejections, conflicts = cursor.fetchone()
@@ -69,17 +75,46 @@ def _cursors() -> Iterable[Metric]:
 
 def _brakes() -> Iterable[Metric]:
     engaged = GaugeMetricFamily(
-        "inventory_deletion_brake_engaged", "1 while this source is stopped from removing.", labels=["source"]
+        "inventory_deletion_brake_engaged",
+        "1 while this source is stopped from removing (of a namespace with a rule, or of all others).",
+        labels=["source", "namespace"],
     )
     today = GaugeMetricFamily(
-        "inventory_deletions_today", "Artifacts that this source removed today.", labels=["source"]
+        "inventory_deletions_today", "Artifacts that this source removed today.", labels=["source", "namespace"]
     )
     with connection.cursor() as cursor:
         cursor.execute(_BRAKES_SQL)
-        for source, is_engaged, removed in cursor.fetchall():
-            engaged.add_metric([source], float(is_engaged))
-            today.add_metric([source], float(removed))
+        for *names, is_engaged, removed in cursor.fetchall():
+            engaged.add_metric(names, float(is_engaged))
+            today.add_metric(names, float(removed))
     yield from (engaged, today)
+
+
+def _expiry() -> Iterable[Metric]:
+    age = GaugeMetricFamily("inventory_oldest_event_seconds", "Age of the oldest event that is kept; 0 without any.")
+    blocked = GaugeMetricFamily(
+        "inventory_event_expiry_blocked", "1 while events that are old enough are kept for this peer.", labels=["peer"]
+    )
+    expired = CounterMetricFamily(
+        "inventory_events_expired", "Events that were old, passed by every peer, and forgotten."
+    )
+    with connection.cursor() as cursor:
+        oldest = " UNION ALL ".join(
+            f"(SELECT txid, last_modified FROM {table} ORDER BY txid, id LIMIT 1)" for table in EVENT_TABLES
+        )
+        cursor.execute(
+            f"SELECT txid, extract(epoch FROM (SELECT inventory_now()) - last_modified) FROM ({oldest}) t ORDER BY 1"
+        )
+        events = [(txid, float(seconds)) for txid, seconds in cursor.fetchall()]
+        cursor.execute("SELECT coalesce(sum(events_expired), 0) FROM inventory_identity")
+        (count,) = cursor.fetchone()
+    age.add_metric([], max((seconds for _, seconds in events), default=0.0))
+    expired.add_metric([], float(count))
+    limit = settings.INVENTORY_EVENT_RETENTION_DAYS * 86400
+    due = [txid for txid, seconds in events if limit and seconds > limit]
+    for reader in active_readers(read_identity().epoch) if events else ():
+        blocked.add_metric([reader.name], float(bool(due) and reader.txid < max(due)))
+    yield from (age, blocked, expired)
 
 
 def _remotes() -> Iterable[Metric]:

@@ -17,7 +17,9 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from datamodel import brake, notify, rules as model_rules
-from datamodel.errors import RaceLostError, RemoteProtocolError
+from datamodel.alarms.operations import raise_alarm
+from datamodel.alarms.rules import AlarmKind
+from datamodel.errors import InvalidRequestError, RaceLostError, RemoteProtocolError
 from datamodel.models import HarvestState, RemoteInventory, StorageSite
 from datamodel.operations import serialized
 from datamodel.positions import Cursor
@@ -153,6 +155,25 @@ def restart_stream(lease: Lease, stream: Stream, selector: str = "") -> None:
             epoch="", cur_txid=0, cur_id=uuid.UUID(int=0), is_complete=False, covers=[]
         )
     start_states(lease)
+
+
+def skip_history(lease: Lease, stream: Stream, *, cursor: str, reason: str) -> None:
+    """Events that we have not read are gone at the remote: go on from its mark, and ask the next comparison what was missed.
+
+    Commits the cursor and an alarm together. Raises `RemoteProtocolError` when that is no cursor beyond ours.
+    """
+    try:
+        mark = Cursor.parse(cursor)
+    except InvalidRequestError as error:
+        raise RemoteProtocolError(f"{lease.name} did not say where to go on: {error.detail}") from None
+    with transaction.atomic():
+        renew_lease(lease)
+        behind = HarvestState.objects.filter(
+            remote_id=lease.remote_id, name=stream.name, selector="", epoch=mark.epoch, cur_txid__lt=mark.txid
+        )
+        if not behind.update(cur_txid=mark.txid, cur_id=mark.row_id):
+            raise RemoteProtocolError(f"{lease.name} says that its events before our cursor are gone")
+        raise_alarm(kind=AlarmKind.HISTORY_GONE, subject=lease.name, text=reason)
 
 
 def join_backfill(lease: Lease, selector: str) -> None:
@@ -291,7 +312,7 @@ def _apply_rows(lease: Lease, page: Page) -> int:
     remote_id = lease.remote_id
     if page.stream is streams.DELETED_ARTIFACTS:
         # Before the first row: artifacts of this remote wait for its deletions, so they stop as well.
-        brake.count_removals(source=brake_source(lease.name), more=apply_artifacts.count_dead())
+        brake.count_removals(source=brake_source(lease.name), uris=apply_artifacts.dead_uris())
     if settings.INVENTORY_ROLE != "global":
         if page.stream is streams.DELETED_ARTIFACTS:
             return apply_artifacts.apply_tombstones_at_site(remote_id=remote_id)

@@ -126,6 +126,11 @@ _NEWS = {
     "required": ["epoch", "horizon", "inventoryId", "news"],
     "properties": {
         "epoch": {"type": "string"},
+        "expiredUntil": {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": "Events that happened until then may be gone.",
+        },
         "horizon": {"type": "integer", "format": "int64"},
         "inventoryId": {"type": "string", "format": "uuid"},
         "news": {"type": "boolean"},

@@ -17,6 +17,7 @@ END_MARK = "#end"
 # A further word of the end line: rows that the asker may not harvest were left out.
 LIMITED_MARK = "limited"
 EPOCH_HEADER = "X-Inventory-Epoch"
+READER_HEADER = "x-inventory-reader"
 
 # The model's rules for a canonical uri (reference 1.3): `%` only as the escape of a byte beyond ASCII.
 URI_FORM = r"^[A-Za-z][A-Za-z0-9+.-]*:(?!/)([A-Za-z0-9!'()*+,./:=@_~-]|%[89A-F][0-9A-F])*([A-Za-z0-9!'()*+,.=@_~-]|%[89A-F][0-9A-F])$"

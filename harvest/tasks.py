@@ -15,7 +15,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from datamodel import keys
 from datamodel.errors import InventoryError
 from datamodel.models import RemoteInventory
-from harvest import client, exchange, queries
+from harvest import client, exchange, expiry, queries
 from harvest.client import Remote
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,14 @@ def harvest_remote(name: str) -> None:
         nudge.finish()
     if found.is_interrupted:
         request_harvest(name)
+    if found.must_reconcile:
+        send_task("harvest.reconcile.tasks.reconcile_remote", name)
+
+
+@shared_task(name="harvest.tasks.expire_events", soft_time_limit=300)
+def expire_events() -> None:
+    """Events that are old and that every peer has passed go."""
+    expiry.expire_events()
 
 
 @shared_task(name="harvest.tasks.refresh_trusted_keys")

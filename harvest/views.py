@@ -19,11 +19,12 @@ from datamodel.doors import filtered
 from datamodel.errors import InvalidRequestError
 from datamodel.notify import news
 from datamodel.permissions import Grant, reach
-from datamodel.positions import Cursor
+from datamodel.positions import Cursor, cached_identity
 from datamodel.uris import Namespace, namespace_filter
-from harvest import feed
+from datamodel.wire import time_text
+from harvest import feed, readers
 from harvest.feed import FeedPage, News, PageRequest
-from harvest.streams import ARTIFACTS, EPOCH_HEADER, STREAMS
+from harvest.streams import ARTIFACTS, EPOCH_HEADER, READER_HEADER, STREAMS
 
 MAX_LIMIT = 100_000
 MAX_WAIT_SECONDS = 30.0
@@ -55,8 +56,16 @@ def stream_page(request: HttpRequest, stream: str) -> HttpResponseBase:
 @require_GET
 @filtered(Grant.HARVEST)
 def wait_for_news(request: HttpRequest) -> HttpResponse:
-    """Answers as soon as a stream has rows at or after a transaction, or when the wait is over."""
+    """Answers as soon as a stream has rows at or after a transaction, or when the wait is over; how far the peer is, is noted."""
+    caller = caller_of(request)
     epoch, after = request.GET.get("epoch", ""), _number(request, "after", 0)
+    readers.record_reader(
+        caller=caller.name,
+        inventory_id=_reader(request),
+        epoch=epoch,
+        txid=max(after - 1, 0),
+        present=cached_identity.get().epoch,
+    )
     wait = min(float(_number(request, "wait", 0)), MAX_WAIT_SECONDS)
     is_admitted = wait > 0 and _long_polls.acquire()
     try:
@@ -66,6 +75,7 @@ def wait_for_news(request: HttpRequest) -> HttpResponse:
             _long_polls.release()
     answer = {
         "epoch": found.head.identity.epoch,
+        "expiredUntil": time_text(gone_at) if (gone_at := found.head.identity.gone_at) is not None else None,
         "horizon": found.head.horizon,
         "inventoryId": str(found.head.identity.inventory_id),
         "news": bool(found.streams),
@@ -116,6 +126,14 @@ def _wait(epoch: str, after: int, wait: float) -> News:
         else:
             news.wait(seen, left)
             pause = _FIRST_PAUSE_SECONDS
+
+
+def _reader(request: HttpRequest) -> uuid.UUID:
+    text = request.headers.get(READER_HEADER)
+    try:
+        return uuid.UUID(text) if text is not None else readers.NOBODY
+    except ValueError:
+        raise InvalidRequestError(f"{READER_HEADER} must be the id of an inventory; it is {text!r}") from None
 
 
 def _lines(head: bytes, page: FeedPage, end: bytes) -> Iterator[bytes]:

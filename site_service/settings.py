@@ -44,6 +44,7 @@ WSGI_APPLICATION = "site_service.wsgi.application"
 
 # What this site wants of what a global offers: see `site_service/policy`.
 HARVEST_SELECTION = "site_service.policy.queries.harvest_selection"
+HARVEST_QUARANTINE = "site_service.file_validate.quarantine.quarantine_artifact"
 # The task that is told when harvested rows have come.
 HARVEST_NUDGE = "site_service.file_sync.tasks.enqueue_missing"
 PROVISION_STEPS = ["site_service.health.ensure_store", "site_service.policy.provision.apply_configured_policy"]

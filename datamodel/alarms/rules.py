@@ -27,6 +27,8 @@ class AlarmKind(StrEnum):
     RECONCILE_REMOVALS = "reconcile_removals"
     REJECTED_ROWS = "rejected_rows"
     LOST_COLLISION = "lost_collision"
+    HISTORY_GONE = "history_gone"
+    FORGOTTEN_ARTIFACTS = "forgotten_artifacts"
     TEST = "test"
 
 

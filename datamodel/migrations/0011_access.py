@@ -27,7 +27,7 @@ DROP FUNCTION tell_access();
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('datamodel', '0006_releasing'),
+        ('datamodel', '0008_event_expiry'),
     ]
 
     operations = [

@@ -2,18 +2,20 @@
 
 from datamodel.models.access import NamespaceGrant, RoleAssignment
 from datamodel.models.artifact import Artifact, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
-from datamodel.models.deletion import DeletionBrake
+from datamodel.models.deletion import BrakeRule, DeletionBrake
 from datamodel.models.events import DeletedArtifactEvent, DeletedStorageLocationEvent, StorageLocationEvent
-from datamodel.models.harvest import HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
+from datamodel.models.harvest import FeedReader, HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
 from datamodel.models.keys import ApiToken, PreauthKeyPair, TrustedKey
 from datamodel.models.site import InventoryIdentity, SiteLocation, StorageSite
 
 __all__ = [
     "ApiToken",
     "Artifact",
+    "BrakeRule",
     "DeletedArtifactEvent",
     "DeletedStorageLocationEvent",
     "DeletionBrake",
+    "FeedReader",
     "HarvestConflict",
     "HarvestRejection",
     "HarvestState",

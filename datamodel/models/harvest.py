@@ -79,6 +79,25 @@ class HarvestState(models.Model):
         return f"{self.remote} {self.name} {self.selector}".rstrip()
 
 
+class FeedReader(models.Model):
+    """A peer that reads our feed, and the last transaction that it has passed; `caller` is its token's name."""
+
+    id = models.BigAutoField(primary_key=True)
+    caller = models.CharField(max_length=64)
+    inventory_id = models.UUIDField()
+    epoch = models.CharField(max_length=16)
+    txid = models.BigIntegerField()
+    asked_at = MillisField()
+    retired_at = MillisField(null=True)
+
+    class Meta:
+        db_table = "feed_reader"
+        constraints = (models.UniqueConstraint(fields=["caller", "inventory_id"], name="feed_reader_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.caller} {self.inventory_id}"
+
+
 class HarvestConflict(models.Model):
     """Two artifacts claimed one uri; the loser was recorded as deleted. Listed until an operator has seen it."""
 

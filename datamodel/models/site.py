@@ -75,6 +75,10 @@ class InventoryIdentity(models.Model):
     epoch = models.UUIDField(default=uuid.uuid4)
     system_identifier = models.BigIntegerField()
     timeline = models.IntegerField()
+    # Events up to this transaction may be gone; nothing that happened later than `events_gone_at` is.
+    events_gone_txid = models.BigIntegerField(default=0)
+    events_gone_at = MillisField(null=True)
+    events_expired = models.BigIntegerField(default=0)
 
     class Meta:
         db_table = "inventory_identity"

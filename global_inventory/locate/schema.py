@@ -65,17 +65,6 @@ def _sent_on(operation: str, summary: str) -> dict[str, Any]:
 
 
 PATHS: dict[str, dict[str, Any]] = {
-    "/pubkey": {
-        "get": {
-            "operationId": "pubkey",
-            "tags": ["locate"],
-            "summary": "The public keys of signed URLs, as a JWK set",
-            "security": [],
-            "responses": {
-                "200": {"description": "As asked.", "content": {"application/jwk-set+json": {"schema": _ref("KeySet")}}}
-            },
-        }
-    },
     "/locate": {
         "post": {
             "operationId": "locate",
@@ -126,27 +115,6 @@ _CONTENT = {
     "contentLength": {"type": "integer", "format": "int64"},
 }
 SCHEMAS: dict[str, Any] = {
-    "KeySet": {
-        "type": "object",
-        "required": ["keys"],
-        "properties": {
-            "keys": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["kty", "crv", "kid", "x", "use"],
-                    "properties": {
-                        "kty": {"const": "OKP"},
-                        "crv": {"const": "Ed25519"},
-                        "kid": {"type": "string"},
-                        "x": {"type": "string", "description": "32 bytes in base64url."},
-                        "use": {"const": "sig"},
-                        "alg": {"const": "EdDSA"},
-                    },
-                },
-            }
-        },
-    },
     "LocateRequest": {
         "type": "object",
         "properties": {

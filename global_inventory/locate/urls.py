@@ -7,7 +7,6 @@ from django.urls import path
 from global_inventory.locate import views
 
 urlpatterns = [
-    path("pubkey", views.pubkey, name="pubkey"),
     path("locate", views.locate, name="locate"),
     path("files/<path:name>", views.files, name="files"),
 ]

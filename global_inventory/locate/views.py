@@ -1,17 +1,12 @@
-"""Doors of negotiation: `/locate`, `/files/{uri}`, `/pubkey`. Plain views: this is the hot path of a global."""
+"""Doors of negotiation: `/locate`, `/files/{uri}`. Plain views: this is the hot path of a global."""
 
 from __future__ import annotations
-
-import base64
-import json
-from datetime import UTC, datetime
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods
 
-from datamodel import keys
 from datamodel.auth import caller_of
 from datamodel.doors import decides
 from datamodel.errors import InvalidRequestError, InventoryError
@@ -30,19 +25,6 @@ from global_inventory.locate.transfers import (
     transfer_document,
 )
 from global_inventory.sites.rules import Direction
-
-_KEY_CACHE_SECONDS = 30
-
-
-@require_safe
-def pubkey(request: HttpRequest) -> HttpResponse:
-    """The JWK set (RFC 7517, 8037) of keys whose signatures are good: also one that will sign only after the overlap."""
-    del request
-    published = sorted(keys.published_keys(now=datetime.now(UTC)).items())
-    document = {"keys": [_jwk(key_id, raw) for key_id, raw in published]}
-    response = HttpResponse(json.dumps(document), content_type="application/jwk-set+json")
-    response["Cache-Control"] = f"public, max-age={_KEY_CACHE_SECONDS}"
-    return response
 
 
 @csrf_exempt
@@ -130,8 +112,3 @@ def _negotiate_transfer(request: HttpRequest, transfer: Transfer, caller: Caller
     negotiated = operations.negotiate_get(uri=transfer.target, caller=caller, position=position)
     refuse_unoffered(negotiated, fitting_offers(transfer, negotiated.offers))
     return negotiated
-
-
-def _jwk(key_id: str, raw: bytes) -> dict[str, str]:
-    x = base64.urlsafe_b64encode(raw).decode().rstrip("=")
-    return {"kty": "OKP", "crv": "Ed25519", "kid": key_id, "x": x, "use": "sig", "alg": "EdDSA"}

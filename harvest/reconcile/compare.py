@@ -18,16 +18,18 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 
 from datamodel import brake
-from datamodel.errors import DeletionBrakeError, InventoryError, NotReadyError, RaceLostError
+from datamodel.errors import CursorGoneError, DeletionBrakeError, InventoryError, NotReadyError, RaceLostError
 from datamodel.logs import unit_of_work
 from datamodel.models import RemoteInventory
-from harvest import exchange, operations as harvest_operations, queries as harvest_queries
-from harvest.client import Remote
+from datamodel.positions import read_identity
+from harvest import exchange, operations as harvest_operations, queries as harvest_queries, readers
+from harvest.client import Remote, fetch_news
 from harvest.operations import Lease
 from harvest.reconcile import operations, queries
 from harvest.reconcile.models import ReconcileRun
 from harvest.reconcile.operations import Finding
 from harvest.reconcile.peer import Peer
+from harvest.reconcile.queries import RemoteMemory
 from harvest.reconcile.rules import Mode
 from harvest.reconcile.scope import (
     Digest,
@@ -78,7 +80,7 @@ def reconcile(name: str, *, mode: Mode, on_change: Callable[[], None] = lambda: 
     except InventoryError as failure:
         error = f"{failure.code}: {failure.detail}"
         if isinstance(failure, DeletionBrakeError):
-            brake.engage(source=operations.brake_source(name), reason=failure.detail)
+            brake.engage(failure)
         raise
     except DatabaseError as failure:
         error = f"database: {failure}"
@@ -105,15 +107,30 @@ class _Comparison:
         self._on_change = on_change
         self._scope: Scope = queries.scope_with(remote)
         self._peer = Peer(Remote.of(remote), self._scope)
+        self._told = RemoteMemory()
 
     def run(self) -> None:
         try:
+            self._told = self._ask_memory()
             self._settle_excluded()
             found = self._different_ids()
             while batch := list(islice(found, _BATCH)):
                 self._record(self._settle(batch))
         finally:
             self._run.requests, self._run.traffic_bytes = self._peer.requests, self._peer.traffic
+
+    def _ask_memory(self) -> RemoteMemory:
+        """First how far the remote had read us, then what it may have forgotten; a remote that we have lost touch with tells nothing."""
+        if settings.INVENTORY_ROLE == "global" or self._remote.inventory_id is None:
+            return RemoteMemory()
+        passed = readers.passed_by(self._remote.inventory_id, read_identity().epoch)
+        progress = harvest_queries.progress(self._remote.pk)
+        connection.close()
+        try:
+            news = fetch_news(Remote.of(self._remote), epoch=progress.epoch, after=progress.after)
+        except CursorGoneError:
+            return RemoteMemory()
+        return RemoteMemory(news.expired_until, passed)
 
     def _settle_excluded(self) -> None:
         while True:
@@ -130,7 +147,13 @@ class _Comparison:
             for page in pages:
                 stack.enter_context(page)
             return operations.settle(
-                remote=self._remote, scope=self._scope, ids=ids, pages=pages, mode=self._mode, lease=lease
+                remote=self._remote,
+                scope=self._scope,
+                ids=ids,
+                pages=pages,
+                mode=self._mode,
+                lease=lease,
+                told=self._told,
             )
 
     def _record(self, findings: Sequence[Finding]) -> None:

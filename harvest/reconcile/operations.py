@@ -16,9 +16,11 @@ from typing import Any
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models.functions import Now
+from django.utils.module_loading import import_string
 
 from datamodel import brake
-from datamodel.alarms.operations import raise_alarm
+from datamodel.alarms.models import Alarm
+from datamodel.alarms.operations import clear_alarms, raise_alarm
 from datamodel.alarms.rules import AlarmKind
 from datamodel.models import RemoteInventory
 from datamodel.operations import serialized
@@ -28,7 +30,7 @@ from harvest.operations import _APPLY_LOCK, Lease, renew_lease
 from harvest.queries import load_selection
 from harvest.reconcile import queries, wire
 from harvest.reconcile.models import ReconcileDifference, ReconcileRun
-from harvest.reconcile.queries import Cursors, HereRows
+from harvest.reconcile.queries import Cursors, HereRows, Memory, RemoteMemory
 from harvest.reconcile.rules import (
     REMOVING,
     Action,
@@ -69,6 +71,7 @@ def settle(
     pages: Sequence[Page],
     mode: Mode,
     lease: Lease | None,
+    told: RemoteMemory,
 ) -> list[Finding]:
     """Judge these ids by what the remote said of them (`pages`, fetched under the lease) and repair what the mode allows.
 
@@ -76,8 +79,8 @@ def settle(
     lost, `RemoteProtocolError`, and `DeletionBrakeError` before the first row when it would remove too much. A repeat finds them settled.
     """
     if lease is None or mode is Mode.REPORT:
-        return _judge_all(remote, scope, ids, pages, mode=Mode.REPORT)
-    return serialized(lambda: _settle(remote, scope, ids, pages, mode, lease))
+        return _judge_all(remote, scope, ids, pages, told, mode=Mode.REPORT)
+    return serialized(lambda: _settle(remote, scope, ids, pages, told, mode, lease))
 
 
 def settle_excluded(*, remote: RemoteInventory, scope: Scope, mode: Mode) -> list[Finding]:
@@ -91,7 +94,7 @@ def settle_excluded(*, remote: RemoteInventory, scope: Scope, mode: Mode) -> lis
         is_applied = verdict.is_applied(mode)
         found = queries.excluded_rows(scope, limit=DROPPED_AT_ONCE, for_update=is_applied)
         if is_applied:
-            brake.count_removals(source=brake_source(remote.name), more=len(found))
+            brake.count_removals(source=brake_source(remote.name), uris=[uri for _, uri in found])
             ids = [artifact_id for artifact_id, _ in found]
             _execute("DELETE FROM site_location WHERE artifact_id = ANY(%s)", [ids])
             _execute("DELETE FROM artifact WHERE id = ANY(%s)", [ids])
@@ -144,23 +147,35 @@ def _ask_about(run: ReconcileRun) -> None:
     removing = {label.value for label in REMOVING}
     left = Counter(run.differences) - Counter(run.applied)
     waiting = sum(count for label, count in left.items() if label in removing)
+    name = run.remote.name
+    if run.is_complete and run.mode != Mode.REPORT.value:
+        missed = Alarm.objects.filter(kind=AlarmKind.HISTORY_GONE.value, subject=name)
+        clear_alarms(alarms=missed, by="reconcile")
+    if forgotten := run.differences.get(Label.FORGOTTEN_HERE.value, 0):
+        text = f"{name} has {forgotten} files that were known here and perhaps deleted, so long ago that this is forgotten."
+        raise_alarm(kind=AlarmKind.FORGOTTEN_ARTIFACTS, subject=name, text=text)
     if waiting:
-        name = run.remote.name
         text = f"{waiting} rows here should go by what {name} says; nothing was removed. If it is right: manage.py reconcile {name} --apply"
         raise_alarm(kind=AlarmKind.RECONCILE_REMOVALS, subject=name, text=text)
 
 
 def _settle(
-    remote: RemoteInventory, scope: Scope, ids: Sequence[uuid.UUID], pages: Sequence[Page], mode: Mode, lease: Lease
+    remote: RemoteInventory,
+    scope: Scope,
+    ids: Sequence[uuid.UUID],
+    pages: Sequence[Page],
+    told: RemoteMemory,
+    mode: Mode,
+    lease: Lease,
 ) -> list[Finding]:
     _execute("SELECT pg_advisory_xact_lock(%s)", [_APPLY_LOCK])
     renew_lease(lease)
-    findings = _judge_all(remote, scope, ids, pages, mode=mode)
+    findings = _judge_all(remote, scope, ids, pages, told, mode=mode)
     chosen = {
         action: [each.artifact_id for each in findings if each.is_applied and each.verdict.action is action]
         for action in Action
     }
-    brake.count_removals(source=brake_source(remote.name), more=_count_removals(findings))
+    brake.count_removals(source=brake_source(remote.name), uris=_removed_uris(findings))
     by_stream = {page.stream: page for page in pages}
     # Absence before presence, as harvest does.
     if chosen[Action.REMOVE_COPY]:
@@ -168,6 +183,8 @@ def _settle(
             "DELETE FROM site_location WHERE site_id = %s AND artifact_id = ANY(%s)",
             [scope.site_id, chosen[Action.REMOVE_COPY]],
         )
+    if chosen[Action.QUARANTINE]:
+        _quarantine(remote, chosen[Action.QUARANTINE])
     if chosen[Action.DELETE] and _stage(by_stream[DELETED_ARTIFACTS], remote, chosen[Action.DELETE]):
         _apply_tombstones(remote)
     if chosen[Action.TAKE] and _stage(by_stream[ARTIFACTS], remote, chosen[Action.TAKE]):
@@ -180,8 +197,18 @@ def brake_source(name: str) -> str:
     return f"reconcile:{name}"
 
 
-def _count_removals(findings: Iterable[Finding]) -> int:
-    return sum(finding.is_applied and finding.verdict.removes for finding in findings)
+def _quarantine(remote: RemoteInventory, ids: Sequence[uuid.UUID]) -> None:
+    keep_apart = import_string(settings.HARVEST_QUARANTINE)
+    for artifact_id in ids:
+        keep_apart(artifact_id=artifact_id, reason=f"{remote.name} knew it, and perhaps deleted it while we were away")
+
+
+def _removed_uris(findings: Iterable[Finding]) -> list[str]:
+    return [
+        finding.uri or ""
+        for finding in findings
+        if finding.is_applied and (finding.verdict.removes or finding.verdict.action is Action.QUARANTINE)
+    ]
 
 
 def _apply_tombstones(remote: RemoteInventory) -> None:
@@ -210,14 +237,21 @@ def _stage(page: Page, remote: RemoteInventory, chosen: Sequence[uuid.UUID]) -> 
 
 
 def _judge_all(
-    remote: RemoteInventory, scope: Scope, ids: Sequence[uuid.UUID], pages: Sequence[Page], *, mode: Mode
+    remote: RemoteInventory,
+    scope: Scope,
+    ids: Sequence[uuid.UUID],
+    pages: Sequence[Page],
+    told: RemoteMemory,
+    *,
+    mode: Mode,
 ) -> list[Finding]:
     said = {page.stream: _said(remote.name, page) for page in pages}
     epoch = pages[0].epoch
     cursors = queries.read_cursors(remote.pk)
     uris = [row.uri for row in said[ARTIFACTS].values() if row.uri is not None]
     here = queries.read_here(scope, ids, uris, for_update=mode is not Mode.REPORT)
-    return [_judge(scope, identity, said, epoch, cursors, here, mode) for identity in ids]
+    memory = queries.read_memory(ids, told)
+    return [_judge(scope, identity, said, epoch, cursors, here, memory, mode) for identity in ids]
 
 
 _Said = dict[Stream, dict[uuid.UUID, Told]]
@@ -231,7 +265,14 @@ def _said(name: str, page: Page) -> dict[uuid.UUID, Told]:
 
 
 def _judge(
-    scope: Scope, identity: uuid.UUID, said: _Said, epoch: str, cursors: Cursors, here: HereRows, mode: Mode
+    scope: Scope,
+    identity: uuid.UUID,
+    said: _Said,
+    epoch: str,
+    cursors: Cursors,
+    here: HereRows,
+    memory: Memory,
+    mode: Mode,
 ) -> Finding:
     ours = here.by_id.get(identity)
     theirs = said[ARTIFACTS].get(identity)
@@ -246,6 +287,7 @@ def _judge(
         is_deleted=identity in here.deleted,
         is_member=is_stored if scope.kind is Kind.STORED else ours is not None and (is_stored or is_selected),
         is_selected=is_selected,
+        may_be_forgotten=memory.may_lack(identity, ours if ours is not None else there.artifact),
     )
     judge = judge_at_global if scope.kind is Kind.STORED else judge_at_site
     verdict = judge(there, known)

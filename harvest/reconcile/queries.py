@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -107,6 +108,42 @@ def read_here(scope: Scope, ids: Sequence[uuid.UUID], uris: Sequence[str], *, fo
         deleted = {row[0] for row in cursor.fetchall()}
     by_uri = {row.uri: row for row in artifacts}
     return HereRows({row.id: row for row in artifacts}, by_uri, frozenset(stored), frozenset(deleted))
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Whose deletions until when may be forgotten: ours at a global, which judges what it lacks; the remote's at a site, which
+    judges what only it has, if the remote has read it (`passed`).
+    """
+
+    expired_until: datetime | None
+    passed: frozenset[uuid.UUID] | None
+
+    def may_lack(self, identity: uuid.UUID, artifact: ArtifactRow | None) -> bool:
+        if artifact is None or self.expired_until is None or artifact.content_last_modified > self.expired_until:
+            return False
+        return self.passed is None or identity in self.passed
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteMemory:
+    """Until when the remote may have forgotten deletions, and the last transaction of ours that it had applied before that was asked."""
+
+    expired_until: datetime | None = None
+    passed_txid: int = 0
+
+
+def read_memory(ids: Sequence[uuid.UUID], told: RemoteMemory) -> Memory:
+    """After the tombstones were looked up: what is forgotten since then is not believed to be there."""
+    if settings.INVENTORY_ROLE == "global":
+        return Memory(read_identity().gone_at, None)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT a.id FROM artifact a JOIN storage_location l ON l.artifact_id = a.id WHERE a.id = ANY(%s) AND a.txid <= %s",
+            [list(ids), told.passed_txid],
+        )
+        passed = frozenset(row[0] for row in cursor.fetchall())
+    return Memory(told.expired_until, passed)
 
 
 def excluded_rows(scope: Scope, *, limit: int, for_update: bool) -> list[tuple[uuid.UUID, str]]:

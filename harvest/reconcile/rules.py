@@ -21,9 +21,11 @@ class Label(Enum):
     COPY_DROPPED = "A2-copy-dropped-there"
     COPY_UNRECORDED = "A3-copy-not-recorded-there"
     ONLY_HERE = "A4-only-here"
+    FORGOTTEN_THERE = "A6-perhaps-deleted-there"
     COPY_UNKNOWN = "A5-copy-unknown-there"
     MISSING = "B0-missing-here"
     DELETED_HERE = "B1-deleted-here"
+    FORGOTTEN_HERE = "B6-perhaps-deleted-here"
     COPY_MISSING = "B5-copy-missing-here"
     UNWANTED = "B8-not-wanted-here"
     CONTRADICTION = "C0-contradiction"
@@ -43,6 +45,7 @@ class Action(Enum):
     DELETE = "record the deletion, retire the artifact"
     REMOVE_COPY = "remove the site location; the artifact stays"
     DROP_ROW = "drop the row, without an event"
+    QUARANTINE = "keep the bytes apart, and ask"
 
 
 class Mode(Enum):
@@ -91,7 +94,8 @@ class There:
 @dataclass(frozen=True, slots=True)
 class Here:
     """What we know of the same id, read later, under lock: another artifact with its uri; whether our set has it;
-    whether the filter takes its uri.
+    whether the filter takes its uri. `may_be_forgotten`: it is so old that whoever lacks it, and once knew it, may have deleted
+    it and have forgotten that.
     """
 
     artifact: ArtifactRow | None = None
@@ -99,6 +103,7 @@ class Here:
     is_deleted: bool = False
     is_member: bool = False
     is_selected: bool = True
+    may_be_forgotten: bool = False
 
 
 def judge_at_global(there: There, here: Here) -> Verdict:
@@ -124,6 +129,8 @@ def judge_at_site(there: There, here: Here) -> Verdict:
             return Verdict(Label.SETTLED)
         return Verdict(Label.DELETED_THERE, Action.DELETE) if there.is_passed else Verdict(Label.NOT_HARVESTED)
     if there.artifact is None:
+        if here.artifact is not None and here.may_be_forgotten and there.is_passed:
+            return Verdict(Label.FORGOTTEN_THERE, Action.QUARANTINE)
         return Verdict(Label.SETTLED if here.artifact is None else Label.ONLY_HERE)
     if here.artifact is None and here.same_uri is None and not here.is_deleted and not here.is_selected:
         return Verdict(Label.UNWANTED)
@@ -162,6 +169,8 @@ def _judge_row(there: There, artifact: ArtifactRow, here: Here) -> Verdict | Non
         return Verdict(Label.NOT_HARVESTED)
     if ours is not None:
         return Verdict(Label.NEWER_THERE, Action.TAKE)
+    if here.may_be_forgotten:
+        return Verdict(Label.FORGOTTEN_HERE)
     if here.same_uri is None:
         return Verdict(Label.MISSING, Action.TAKE)
     wins = is_winner(artifact, here.same_uri)

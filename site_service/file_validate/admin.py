@@ -12,10 +12,10 @@ from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 
 from datamodel.admin import TableAdmin
-from datamodel.errors import InventoryError
+from datamodel.errors import DeletionBrakeError, InventoryError
 from site_service.file_validate import actors, quarantine
 from site_service.file_validate.models import QuarantinedObject, ValidationFinding, ValidationRun
-from site_service.file_validate.operations import apply_finding
+from site_service.file_validate.operations import apply_finding, foresee
 from site_service.storage.registry import get_store
 
 # A request must end; for more there is `manage.py validate_files --apply`.
@@ -87,6 +87,11 @@ class ValidationFindingAdmin(DecidingAdmin):
     @admin.action(description="Apply, each after a second look", permissions=["decide"])
     def apply(self, request: HttpRequest, queryset: QuerySet[ValidationFinding]) -> None:
         if self.is_too_much(request, queryset):
+            return
+        try:
+            foresee(findings=queryset.filter(state=ValidationFinding.State.OPEN))
+        except DeletionBrakeError as error:
+            self.message_user(request, error.detail, messages.ERROR)
             return
         outcomes = Counter[str]()
         for finding_id in list(queryset.order_by("id").values_list("id", flat=True)):

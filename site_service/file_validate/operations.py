@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db import connection
+from django.db.models import QuerySet
 
-from datamodel import operations as model
+from datamodel import brake, operations as model
 from datamodel.adoption import adopt_content, move_location
-from datamodel.errors import ArtifactNotFoundError, StateConflictError, StorageError
+from datamodel.errors import ArtifactNotFoundError, DeletionBrakeError, StateConflictError, StorageError
 from datamodel.operations import Preconditions, serialized
 from datamodel.queries import artifact_by_id
 from datamodel.rows import database_now
@@ -29,7 +30,7 @@ from site_service.file_validate.locks import lock_storage_id
 from site_service.file_validate.merge import Found
 from site_service.file_validate.models import ValidationFinding
 from site_service.file_validate.quarantine import quarantine
-from site_service.file_validate.rules import VALID, Action, Case, Label, Policy, Verdict, facts_of, judge
+from site_service.file_validate.rules import REMOVES_ROWS, VALID, Action, Case, Label, Policy, Verdict, facts_of, judge
 from site_service.file_validate.survey import case_of, grace_configured, look, names_of
 from site_service.scrub.scan import remember
 from site_service.storage.contract import ArtifactStore, StoredObject
@@ -64,7 +65,7 @@ def apply_finding(*, store: ArtifactStore, finding_id: int, decided_by: str, gra
 
     Commits together: what its action writes, and its new state (`applied`, or `changed` when a second look says something else).
     The facts kept with the bytes follow after the commit; if that fails, the next run finds them stale. A repeat does nothing.
-    Raises `StorageError`, `RaceLostError`.
+    Raises `StorageError`, `RaceLostError`, and `DeletionBrakeError` when it would take away too much in a day.
     """
     finding = ValidationFinding.objects.filter(id=finding_id, state=_OPEN).first()
     if finding is None:
@@ -74,12 +75,33 @@ def apply_finding(*, store: ArtifactStore, finding_id: int, decided_by: str, gra
     connection.close()
     found = look(store, finding.storage_id)
     waited = grace if grace is not None else grace_configured()
-    applied = serialized(lambda: _apply(finding_id, found, waited, decided_by))
+    try:
+        applied = serialized(lambda: _apply(finding_id, found, waited, decided_by))
+    except DeletionBrakeError as stopped:
+        brake.engage(stopped)
+        raise
     connection.close()
     if applied.follow is not None:
         _follow(store, finding.storage_id, applied.follow)
     _log(finding, applied, decided_by)
     return applied
+
+
+def foresee(*, findings: QuerySet[ValidationFinding]) -> None:
+    """Raises `DeletionBrakeError`, having engaged the brake, if applying all these would take away too much in a day."""
+    removing = findings.filter(action__in=[action.value for action in REMOVES_ROWS]).order_by()
+    for policy in removing.values_list("policy", flat=True).distinct():
+        uris = [uri or "" for uri in removing.filter(policy=policy).values_list("uri", flat=True)]
+        try:
+            brake.foresee_removals(source=brake_source(Policy(policy)), uris=uris)
+        except DeletionBrakeError as stopped:
+            brake.engage(stopped)
+            raise
+
+
+def brake_source(policy: Policy) -> str:
+    """By what name the brake knows the findings of a policy."""
+    return f"validate:{policy.value}"
 
 
 def delete_lost(*, artifact_id: uuid.UUID, decided_by: str, reason: str) -> int:
@@ -117,6 +139,9 @@ def _apply(finding_id: int, found: Found | None, grace: timedelta, decided_by: s
     order = _Order(case, Located(place[1], place[0]), verdict.label, finding.detail, decided_by)
     if isinstance(found, StoredObject) and verdict.action in _TAKING_IN:
         remember(located=order.located, content_length=found.length, verified_at=found.written_at)
+    losing = case.here or (case.named.artifact if case.named is not None else None)
+    if verdict.action in REMOVES_ROWS and losing is not None:
+        brake.count_removals(source=brake_source(policy), uris=[losing.uri])
     applied = _ACTIONS[verdict.action](order)
     return _close(finding, decided_by, applied)
 

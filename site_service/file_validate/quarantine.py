@@ -18,6 +18,7 @@ from datamodel.alarms.operations import raise_alarm
 from datamodel.alarms.rules import AlarmKind, family_of
 from datamodel.errors import InvalidRequestError, StateConflictError
 from datamodel.logs import unit_of_work
+from datamodel.models import Artifact
 from datamodel.operations import serialized
 from datamodel.queries import artifact_by_id, artifact_by_uri
 from datamodel.rows import database_now
@@ -63,6 +64,28 @@ def quarantine(
         kind=AlarmKind.QUARANTINED_OBJECT,
         subject=family_of(name) if uri else "nameless objects",
         text=f"The object of {name} was put into quarantine by {decided_by} ({label}): kept, not served, until decided.",
+    )
+
+
+def quarantine_artifact(*, artifact_id: uuid.UUID, reason: str) -> None:
+    """Inside a transaction: take a stored artifact out of the inventory, without deleting it anywhere, and keep its bytes apart.
+
+    Commits with the caller: the end of the location with its DeletedStorageLocationEvent, the end of the row, the quarantined object.
+    Nothing happens when it is not stored here. Restoring it gives it back under its id.
+    """
+    known = artifact_by_id(artifact_id, for_update=True)
+    if known is None or known.location is None:
+        return
+    lock_storage_id(known.location.storage_id)
+    model.clear_location(artifact_id=artifact_id, expected=known.location)
+    Artifact.objects.filter(id=artifact_id).delete()
+    quarantine(
+        located=known.location,
+        found=None,
+        owner=known.artifact,
+        label=Label.DELETED,
+        detail=reason,
+        decided_by="reconcile",
     )
 
 

@@ -53,8 +53,9 @@ class Action(StrEnum):
     FOLLOW_FACTS = "follow_facts"
 
 
-# Those after which something is not served any more that was served before, or is kept apart.
-TAKES_AWAY = frozenset({Action.CLEAR_LOCATION, Action.QUARANTINE, Action.CLEAR_AND_QUARANTINE, Action.REPLACE_ARTIFACT})
+# Those after which something is not served any more that was served before; and those that keep apart besides.
+REMOVES_ROWS = frozenset({Action.CLEAR_LOCATION, Action.CLEAR_AND_QUARANTINE, Action.REPLACE_ARTIFACT})
+TAKES_AWAY = REMOVES_ROWS | {Action.QUARANTINE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,7 @@ _DECLARED = [
     ),
     _TXN_ID,
     _parameter("x-total-length", "header", "Length of the whole content of a put transaction.", {"type": "integer"}),
+    _parameter("Want-Receipt", "header", "?1: answer with a signed receipt.", {"type": "string", "enum": ["?1", "?0"]}),
     _IF_MATCH,
     _IF_NONE_MATCH,
 ]
@@ -104,7 +105,11 @@ _METADATA = {
     "contentEncoding": {"type": "string", "maxLength": 128},
 }
 _PUT_ANSWERS = {
-    "201": _answer("Stored.", _ARTIFACT_HEADERS | _POSITION),
+    "201": _answer(
+        "Stored. With `Want-Receipt: ?1` the body is the receipt: a JWS in compact form (EdDSA), verified by `/pubkey`.",
+        _ARTIFACT_HEADERS | _POSITION,
+        {"application/jose": {"schema": {"type": "string"}}},
+    ),
     "202": _answer("Part of a put transaction.", _TRANSACTION_HEADERS),
     "400": _answer("A header is wrong, or the body was cut: nothing was stored."),
     "412": _answer("A precondition, digest or length does not hold: nothing was stored."),

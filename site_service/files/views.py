@@ -23,11 +23,12 @@ from datamodel.errors import (
     RangeNotSatisfiableError,
     StoredObjectMissingError,
 )
-from datamodel.operations import Superseded
+from datamodel.operations import Recorded, Superseded
 from datamodel.permissions import Caller, Grant, grant_for, may, may_create, missing, require
+from datamodel.preauth import SigningKey
 from datamodel.rules import ArtifactRow, Located
 from datamodel.uris import ArtifactUri
-from site_service.files import headers, listing, operations, put_transactions, queries, responses, rules
+from site_service.files import headers, listing, operations, put_transactions, queries, receipts, responses, rules
 from site_service.files.body import RequestBody
 from site_service.files.headers import PutRequest, TransactionOp
 from site_service.files.paths import FilePath, ListingPath, parse_path
@@ -161,20 +162,23 @@ def _put(request: HttpRequest, path: FilePath) -> HttpResponseBase:
         caller = _authorize(request, path, put.transaction.transaction_id)
         if not may(caller, Grant.WRITE, path.uri):
             put = replace(put, preconditions=replace(put.preconditions, if_none_match=("*",)))
-        return _put_content(path, caller, put, body)
+        key = receipts.wanted_key(request)
+        return _put_content(path, caller, put, body, key)
     except InventoryError:
         connection.close()
         body.discard()
         raise
 
 
-def _put_content(path: FilePath, caller: Caller, put: PutRequest, body: RequestBody) -> HttpResponseBase:
+def _put_content(
+    path: FilePath, caller: Caller, put: PutRequest, body: RequestBody, key: SigningKey | None
+) -> HttpResponseBase:
     match put.transaction.op, put.transaction.transaction_id:
         case None, None:
             recorded = operations.put_artifact(
                 store=get_store(), uri=path.uri, content=body, put=put, superseded=_superseded(caller)
             )
-            return responses.created_response(recorded.artifact, recorded.txid)
+            return _created(recorded, key)
         case TransactionOp.START, None:
             token = auth.token_digest(path.token) if path.token is not None else None
             status = put_transactions.begin(store=get_store(), uri=path.uri, content=body, put=put, token_digest=token)
@@ -185,20 +189,27 @@ def _put_content(path: FilePath, caller: Caller, put: PutRequest, body: RequestB
             )
             return responses.transaction_response(202, status, _segment_sizes())
         case TransactionOp.COMMIT, str() as identity:
-            return _commit(path, caller, put, body, identity)
+            return _commit(path, caller, put, body, identity, key)
         case op, _:
             raise InvalidRequestError(
                 f"x-put-txn-op {op} does not fit here: PUT takes start (without x-put-txn-id) or commit (with it)"
             )
 
 
-def _commit(path: FilePath, caller: Caller, put: PutRequest, body: RequestBody, identity: str) -> HttpResponseBase:
+def _commit(
+    path: FilePath, caller: Caller, put: PutRequest, body: RequestBody, identity: str, key: SigningKey | None
+) -> HttpResponseBase:
     if body.read(1):
         raise InvalidRequestError("a commit takes no body: send Content-Length: 0")
     recorded = put_transactions.commit(
         store=get_store(), uri=path.uri, transaction_id=identity, put=put, superseded=_superseded(caller)
     )
-    return responses.created_response(recorded.artifact, recorded.txid)
+    return _created(recorded, key)
+
+
+def _created(recorded: Recorded, key: SigningKey | None) -> HttpResponse:
+    response = responses.created_response(recorded.artifact, recorded.txid)
+    return response if key is None else receipts.add_receipt(response, recorded.artifact, key)
 
 
 def _post(request: HttpRequest, path: FilePath) -> HttpResponseBase:

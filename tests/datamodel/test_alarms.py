@@ -23,7 +23,7 @@ from datamodel.alarms.operations import claim_deliveries, raise_alarm
 from datamodel.alarms.rules import AlarmKind, family_of
 from datamodel.checks import check_settings
 from datamodel.env import mail_server
-from datamodel.errors import NotConfiguredError
+from datamodel.errors import DeletionBrakeError, NotConfiguredError
 from datamodel.models import DeletionBrake
 from datamodel.permissions import Grant
 from datamodel.rows import database_now
@@ -232,8 +232,8 @@ def test_names_from_anywhere_cannot_break_a_mail(sink: MailSink) -> None:
 
 
 def test_an_engaged_brake_is_an_alarm_and_its_release_clears_it() -> None:
-    brake.engage(source="harvest:peer", reason="harvest:peer would remove 4 artifacts")
-    brake.engage(source="harvest:peer", reason="again")
+    for _ in range(2):
+        brake.engage(DeletionBrakeError("harvest:peer would remove 4 artifacts", source="harvest:peer", namespace=""))
     alarm = Alarm.objects.get()
     assert (alarm.kind, alarm.subject, alarm.count) == ("deletion_brake", "harvest:peer", 2)
     brake.release(brakes=DeletionBrake.objects.all())

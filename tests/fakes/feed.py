@@ -100,6 +100,9 @@ class FakeInventory:
     before: Callable[[str], None] = lambda _: None
     # Whether its news say which streams have some.
     names_streams: bool = True
+    # Events up to there have expired, those that happened until then.
+    gone_txid: int = 0
+    expired_until: str | None = None
     cut_after: int | None = None
     drip_seconds: float = 0.0
     requests: list[str] = field(default_factory=list)
@@ -249,6 +252,18 @@ class FakeInventory:
         epoch = query.get("epoch", [""])[0]
         return bool(epoch) and (epoch != self.epoch or int(query["after"][0]) > self.horizon)
 
+    def place_to_go_on(self, name: str, query: dict[str, list[str]]) -> str:
+        """The cursor in the answer that events after the one asked for are gone; "" if they are not."""
+        cursor = query.get("cursor", [""])[0]
+        if (
+            not cursor
+            or name not in self.rows
+            or name in {"artifacts", "sites"}
+            or int(cursor.split(".")[1]) >= self.gone_txid
+        ):
+            return ""
+        return f"{self.epoch}.{self.gone_txid}.{uuid.UUID(int=2**128 - 1)}"
+
     def news(self, query: dict[str, list[str]]) -> dict[str, object]:
         deadline = time.monotonic() + float(query.get("wait", ["0"])[0])
         after = max(int(query.get("after", ["0"])[0]), 1)
@@ -258,10 +273,13 @@ class FakeInventory:
             "epoch": self.epoch,
             "horizon": self.horizon,
             "inventoryId": str(self.inventory_id),
-            "news": self._has_rows(after),
+            "news": self._has_rows(after) or after <= self.gone_txid,
         }
         if self.names_streams:
             answer |= {"settled": self.txid, "streams": [name for name in self.rows if self._newest(name) >= after]}
+            if after <= self.gone_txid:
+                answer["streams"] = list(self.rows)
+        answer["expiredUntil"] = self.expired_until
         return answer
 
     def key_set(self) -> dict[str, object]:
@@ -318,6 +336,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(inventory.status[name], json.dumps({"detail": "as told"}).encode())
         if inventory.is_gone(query):
             return self._send(410, b"{}")
+        if cursor := inventory.place_to_go_on(name, query):
+            problem = {"code": "history_gone", "detail": "events are gone", "cursor": cursor}
+            return self._send(410, json.dumps(problem).encode())
         if name == "news":
             return self._send(200, json.dumps(inventory.news(query)).encode())
         if name == "pubkey":

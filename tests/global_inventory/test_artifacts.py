@@ -186,6 +186,6 @@ def test_the_api_document_describes_every_route(settings: Settings, capsys: pyte
     document = json.loads(capsys.readouterr().out)
     described = {(path, method) for path, item in document["paths"].items() for method in item}
     assert {
-        ("/locate", "post"), ("/pubkey", "get"), ("/artifacts", "get"), ("/artifacts/{id}", "get"), ("/explain", "get"),
+        ("/locate", "post"), ("/artifacts", "get"), ("/artifacts/{id}", "get"), ("/explain", "get"),
         *(("/files/{uri}", method) for method in ("head", "get", "put", "post", "delete")),
     } <= described  # fmt: skip

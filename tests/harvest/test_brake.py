@@ -14,9 +14,10 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from datamodel import brake
-from datamodel.deletion import Limits
+from datamodel.alarms.models import Alarm
+from datamodel.deletion import Limits, governing
 from datamodel.errors import DeletionBrakeError
-from datamodel.models import Artifact, DeletedArtifactEvent, DeletionBrake, RemoteInventory
+from datamodel.models import Artifact, BrakeRule, DeletedArtifactEvent, DeletionBrake, RemoteInventory
 from datamodel.rules import ArtifactRow
 from harvest import exchange
 from tests.factories import artifact_row
@@ -153,25 +154,96 @@ def test_the_operator_lets_pass_in_the_admin_and_the_metrics_tell(
     for row in known:
         peer.delete(row)
     stopped()
-    assert 'inventory_deletion_brake_engaged{source="harvest:peer"} 1.0' in Client().get("/metrics").content.decode()
+    assert (
+        'inventory_deletion_brake_engaged{namespace="",source="harvest:peer"} 1.0'
+        in Client().get("/metrics").content.decode()
+    )
     operator = Client()
     operator.force_login(get_user_model().objects.create_superuser("operator", password="any"))
     url = "/admin/datamodel/deletionbrake/"
     assert "would remove 10 artifacts" in operator.get(url).content.decode()
-    chosen = {"action": "release", "_selected_action": ["harvest:peer"]}
+    chosen = {"action": "release", "_selected_action": [str(DeletionBrake.objects.get().pk)]}
     assert "1 may pass for 24 hours" in operator.post(url, chosen, follow=True).content.decode()
     assert exchange.harvest("peer").is_complete
     text = Client().get("/metrics").content.decode()
-    assert 'inventory_deletion_brake_engaged{source="harvest:peer"} 0.0' in text
-    assert 'inventory_deletions_today{source="harvest:peer"} 10.0' in text
+    assert 'inventory_deletion_brake_engaged{namespace="",source="harvest:peer"} 0.0' in text
+    assert 'inventory_deletions_today{namespace="",source="harvest:peer"} 10.0' in text
 
 
 @pytest.mark.usefixtures("inventory")
 def test_what_a_stopped_transaction_counted_is_undone_with_it(settings: Settings) -> None:
     settings.INVENTORY_BRAKE_COUNT = 3
-    with pytest.raises(DeletionBrakeError), transaction.atomic():
-        brake.count_removals(source="run", more=4)
+    uris = [f"cadc:TEST/{number}" for number in range(4)]
+    with pytest.raises(DeletionBrakeError) as stopped, transaction.atomic():
+        brake.count_removals(source="run", uris=uris)
     assert not DeletionBrake.objects.exists()
-    brake.engage(source="run", reason="why")
-    brake.engage(source="run", reason="again")
-    assert DeletionBrake.objects.get().reason == "why"
+    brake.engage(stopped.value)
+    brake.engage(DeletionBrakeError("again", source="run", namespace=""))
+    assert DeletionBrake.objects.get().reason.startswith("run would remove 4 artifacts after 0 today")
+
+
+def test_a_namespace_with_a_rule_is_judged_by_it_alone_and_the_longest_decides(
+    peer: FakeInventory, known: list[ArtifactRow], settings: Settings
+) -> None:
+    settings.INVENTORY_BRAKE_COUNT = 100
+    BrakeRule.objects.create(namespace="cadc:", most_count=50)
+    BrakeRule.objects.create(namespace="cadc:TEST/", most_count=2)
+    for row in known[:3]:
+        peer.delete(row)
+    stopped()
+    assert remaining() == 10
+    found = DeletionBrake.objects.get()
+    assert (found.namespace, found.engaged_at is not None) == ("cadc:TEST/", True)
+    assert "3 artifacts of cadc:TEST/ after 0 today; 2 a day pass" in found.reason
+    assert Alarm.objects.get().subject == "harvest:peer cadc:TEST/"
+    with pytest.raises(CommandError, match="no source"):
+        call_command("release_brake", "harvest:peer", "--namespace", "")
+    call_command("release_brake", "harvest:peer", "--namespace", "cadc:TEST/", stdout=StringIO())
+    assert Alarm.objects.get().cleared_at is not None
+    assert exchange.harvest("peer").is_complete
+    assert remaining() == 7
+
+
+def test_a_generous_rule_lets_a_scratch_namespace_be_emptied_and_does_not_count_for_the_others(
+    peer: FakeInventory, known: list[ArtifactRow]
+) -> None:
+    BrakeRule.objects.create(namespace="cadc:TEST/", most_count=0, most_percent=100)
+    precious = [artifact_row(f"cadc:PRECIOUS/{number}") for number in range(4)]
+    for row in precious:
+        peer.add_artifact(row)
+    exchange.harvest("peer")
+    for row in [*known, *precious[:3]]:
+        peer.delete(row)
+    assert exchange.harvest("peer").is_complete
+    assert dict(DeletionBrake.objects.values_list("namespace", "removed")) == {"cadc:TEST/": 10, "": 3}
+    peer.delete(precious[3])
+    stopped()
+    assert remaining() == 1
+
+
+def test_a_share_of_a_namespace_is_counted_no_further_than_needed() -> None:
+    limits = Limits(count=1, share=0.1)
+    assert [limits.total_that_allows(removals) for removals in (0, 4, 9)] == [10, 50, 100]
+    assert all(limits.allowance(limits.total_that_allows(removals)) >= removals for removals in range(1000))
+    assert Limits(count=1, share=0).total_that_allows(7) == 0
+
+
+@pytest.mark.parametrize(
+    ("uri", "namespace"),
+    [("cadc:A/b/1", "cadc:A/b/"), ("cadc:A/1", "cadc:A/"), ("cadc:1", ""), ("", ""), ("cadc:A/b", "cadc:A/")],
+)
+def test_the_longest_namespace_governs(uri: str, namespace: str) -> None:
+    assert governing(uri, ["cadc:A/", "cadc:A/b/", "x:"]) == namespace
+
+
+@pytest.mark.usefixtures("inventory")
+def test_rules_are_made_in_the_admin_and_nonsense_is_refused() -> None:
+    operator = Client()
+    operator.force_login(get_user_model().objects.create_superuser("operator", password="any"))
+    url = "/admin/datamodel/brakerule/add/"
+    assert (
+        "must end with"
+        in operator.post(url, {"namespace": "cadc", "most_count": 1, "most_percent": 0}).content.decode()
+    )
+    operator.post(url, {"namespace": "cadc:X/", "most_count": 7, "most_percent": 0})
+    assert BrakeRule.objects.get().most_count == 7

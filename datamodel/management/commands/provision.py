@@ -55,7 +55,7 @@ class Command(BaseCommand):
 
     def _ensure_callers(self) -> None:
         now = datetime.now(UTC)
-        if settings.INVENTORY_ROLE == "global" and not PreauthKeyPair.objects.exists():
+        if not PreauthKeyPair.objects.exists():
             keys.create_key_pair(now=now, active_from=now)
         if token := env.text("INVENTORY_OPERATOR_TOKEN", ""):
             auth.create_api_token(name="operator", grants=ALL_GRANTS, now=now, token=token)

@@ -12,10 +12,10 @@ from django.db.models import Count, QuerySet, Sum
 from rich.console import Console
 from rich.table import Table
 
-from datamodel.errors import InventoryError
+from datamodel.errors import DeletionBrakeError, InventoryError
 from site_service.file_validate import queries, runs
 from site_service.file_validate.models import ValidationFinding, ValidationRun
-from site_service.file_validate.operations import apply_finding
+from site_service.file_validate.operations import apply_finding, foresee
 from site_service.file_validate.rules import TAKES_AWAY, Action, Label, Policy
 from site_service.storage.registry import get_store
 
@@ -57,6 +57,8 @@ class Command(BaseCommand):
                 labels = options["label"] or [label.value for label in Label]
                 chosen = found.filter(label__in=labels).exclude(action=Action.NONE.value)
                 self._apply(chosen, options["at_most"], options["by"], grace)
+        except DeletionBrakeError as error:
+            raise CommandError(error.detail) from error
         except InventoryError as error:
             raise CommandError(
                 f"{error.detail} Nothing was concluded from what could not be read; try again."
@@ -99,6 +101,7 @@ class Command(BaseCommand):
                 f"this would take away {taken:,} copies or objects, more than --at-most {at_most:,}: look at them first; "
                 f"nothing was applied. If they are right, say --at-most {taken}."
             )
+        foresee(findings=chosen)
         store, outcomes = get_store(), Counter[tuple[str, str]]()
         for finding in list(chosen.only("id", "action")):
             applied = apply_finding(store=store, finding_id=finding.pk, decided_by=by, grace=grace)

@@ -36,6 +36,7 @@ OTHER_CONTENT = replace(artifact_row(data=b"other"), id=ROW.id)
 ABSENT = There()
 STORED = Here(artifact=ROW, is_member=True)
 KNOWN = Here(artifact=ROW)
+OLD = Here(may_be_forgotten=True)
 
 BOTH = [
     (There(ROW), Here(is_deleted=True), Label.DELETED_HERE, Action.NONE),
@@ -65,11 +66,17 @@ AT_GLOBAL = [
     (There(NEWER), KNOWN, Label.NEWER_THERE, Action.TAKE),
     (There(ROW, is_passed=False), KNOWN, Label.NOT_HARVESTED, Action.NONE),
     (There(OTHER_CONTENT), KNOWN, Label.CONTRADICTION, Action.NONE),
+    (There(ROW), OLD, Label.FORGOTTEN_HERE, Action.NONE),
+    (There(ROW), replace(OLD, same_uri=RIVAL_EARLIER), Label.FORGOTTEN_HERE, Action.NONE),
+    (There(ROW, is_passed=False), OLD, Label.NOT_HARVESTED, Action.NONE),
 ]
 AT_SITE = [
     (ABSENT, STORED, Label.ONLY_HERE, Action.NONE),
     (There(is_passed=False), STORED, Label.ONLY_HERE, Action.NONE),
     (ABSENT, KNOWN, Label.ONLY_HERE, Action.NONE),
+    (ABSENT, replace(STORED, may_be_forgotten=True), Label.FORGOTTEN_THERE, Action.QUARANTINE),
+    (There(is_passed=False), replace(STORED, may_be_forgotten=True), Label.ONLY_HERE, Action.NONE),
+    (There(ROW), replace(STORED, may_be_forgotten=True), Label.SETTLED, Action.NONE),
     (There(ROW), Here(is_selected=False), Label.UNWANTED, Action.NONE),
     (There(ROW), replace(STORED, is_selected=False), Label.COPY_UNRECORDED, Action.NONE),
     (There(ROW), replace(KNOWN, is_selected=False), Label.UNWANTED, Action.NONE),
@@ -105,7 +112,7 @@ def test_what_removes_is_not_done_by_adding() -> None:
     found.append(judge_excluded(is_stored=False, is_repaired=False))
     added = {verdict.label for verdict in found if verdict.is_applied(Mode.ADD)}
     applied = {verdict.label for verdict in found if verdict.is_applied(Mode.ALL)}
-    assert added == {Label.MISSING, Label.COPY_MISSING, Label.NEWER_THERE}
+    assert added == {Label.MISSING, Label.COPY_MISSING, Label.NEWER_THERE, Label.FORGOTTEN_THERE}
     removing = {Label.DELETED_THERE, Label.COPY_DROPPED, Label.COPY_UNKNOWN, Label.EXCLUDED}
     assert applied == added | removing | {Label.THEIRS_WINS, Label.OURS_WINS}
     assert not any(verdict.is_applied(Mode.REPORT) for verdict in found)

@@ -70,7 +70,10 @@ class Site:
     def apply(self, grace: timedelta = NOW) -> list[Applied]:
         """All that is open."""
         ids = list(ValidationFinding.objects.filter(state="open").exclude(action="none").values_list("id", flat=True))
-        return [apply_finding(store=self.store, finding_id=one, decided_by="test", grace=grace) for one in ids]
+        return [self.apply_one(one, grace) for one in ids]
+
+    def apply_one(self, finding_id: int, grace: timedelta = NOW) -> Applied:
+        return apply_finding(store=self.store, finding_id=finding_id, decided_by="test", grace=grace)
 
 
 @pytest.fixture

@@ -20,7 +20,12 @@ from datamodel.models import Artifact, DeletedArtifactEvent, RetiredArtifact, St
 from datamodel.uris import ArtifactUri
 from site_service.file_validate import queries
 from site_service.file_validate.models import QuarantinedObject
-from site_service.file_validate.quarantine import decide_purge, purge_quarantined, restore_quarantined
+from site_service.file_validate.quarantine import (
+    decide_purge,
+    purge_quarantined,
+    quarantine_artifact,
+    restore_quarantined,
+)
 from site_service.storage.contract import StoredObject
 from tests.factories import artifact_row, insert_artifact_row
 from tests.faults import Crash, flip_bit
@@ -226,3 +231,16 @@ def test_a_store_that_fails_leaves_the_decision_standing(place: Site) -> None:
         purge_quarantined(store=failing, object_id=held.id)
     assert queries.removals_to_finish() == [held.id]
     assert place.path(orphan).exists()
+
+
+def test_an_artifact_that_was_kept_apart_is_given_back_under_its_id(place: Site) -> None:
+    row, stored = place.put("cadc:TEST/asked", b"asked about")
+    with transaction.atomic():
+        quarantine_artifact(artifact_id=row.id, reason="perhaps deleted elsewhere")
+        quarantine_artifact(artifact_id=row.id, reason="a repeat changes nothing")
+    assert not Artifact.objects.exists()
+    held = QuarantinedObject.objects.get()
+    assert (held.artifact_id, held.uri, held.detail) == (row.id, row.uri, "perhaps deleted elsewhere")
+    assert place.run().counts == {"valid": 1}, "validation leaves it alone"
+    assert restore(place, held).id == row.id
+    assert Artifact.objects.get().storage_location.storage_id == stored.storage_id
