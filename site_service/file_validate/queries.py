@@ -45,6 +45,7 @@ _NAMED_SQL = f"""
     SELECT {ARTIFACT_COLUMNS}, l.storage_id, l.storage_bucket
     FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id WHERE a.uri = ANY(%(uris)s)
 """
+_ENDS_SQL = "SELECT uri, max(deleted_at) FROM deleted_artifact_event WHERE uri = ANY(%(uris)s) GROUP BY uri"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +59,12 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Artifacts and tombstones that objects name by their facts."""
+    """Artifacts and tombstones that objects name by their facts; `ends`: when something of that uri was last deleted."""
 
     by_id: dict[uuid.UUID, Known]
     by_uri: dict[str, Known]
     deleted: frozenset[uuid.UUID]
+    ends: dict[str, datetime]
 
     def of(self, artifact_id: uuid.UUID, uri: str) -> Known | None:
         return self.by_id.get(artifact_id) or self.by_uri.get(uri)
@@ -105,7 +107,8 @@ def names(artifact_ids: Sequence[uuid.UUID], uris: Sequence[str]) -> Names:
         known = Known(artifact_from(row), location)
         by_id[known.artifact.id] = by_uri[known.artifact.uri] = known
     sql = "SELECT id FROM deleted_artifact_event WHERE id = ANY(%(ids)s)"
-    return Names(by_id, by_uri, frozenset(row[0] for row in _whole_page(sql, {"ids": list(artifact_ids)})))
+    deleted = frozenset(row[0] for row in _whole_page(sql, {"ids": list(artifact_ids)}))
+    return Names(by_id, by_uri, deleted, dict(_whole_page(_ENDS_SQL, {"uris": list(uris)})))
 
 
 def findings(

@@ -10,6 +10,7 @@ from typing import Any
 from celery import shared_task
 
 from datamodel.logs import unit_of_work
+from datamodel.restoration import is_restoring
 from site_service.retention import actors, queries
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,8 @@ _IDS_PER_MESSAGE = 50
 @shared_task(name="site_service.retention.tasks.enqueue_removals", soft_time_limit=25)
 def enqueue_removals() -> None:
     """Sends the ids that are due; what is not done when the next tick comes is sent again."""
+    if is_restoring():
+        return
     with unit_of_work(logger, "enqueue_removals") as work:
         retired, obsolete, reattached = queries.due_retired(), queries.due_obsolete(), queries.reattached()
         _send(actors.purge_retired, retired)
