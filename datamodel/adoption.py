@@ -38,6 +38,22 @@ def move_location(*, artifact_id: uuid.UUID, expected: Located, to: Located) -> 
     return serialized(lambda: _move(artifact_id, expected, to))
 
 
+def record_absence(*, artifact_id: uuid.UUID) -> bool:
+    """The copy that others believe to be here is not: a DeletedStorageLocationEvent; False when the artifact is gone or stored.
+
+    It is a lost copy from now on, which file sync repairs whatever the policy says. A repeat changes nothing.
+    """
+
+    def write() -> bool:
+        known = queries.artifact_by_id(artifact_id, for_update=True)
+        if known is None or known.location is not None:
+            return False
+        rows.exchange_event("storage_location_event", "deleted_storage_location_event", artifact_id, known.artifact.uri)
+        return True
+
+    return serialized(write)
+
+
 def retire_content(*, uri: str, content: NewContent, written_at: datetime) -> bool:
     """Bytes of an artifact that was deleted are kept here as if this site had retired it; whether they are now.
 

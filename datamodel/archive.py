@@ -105,8 +105,12 @@ class ArchiveReader:
 
     def tables(self) -> Iterator[tuple[str, Iterator[bytes]]]:
         """Each table that has rows, and its COPY text in pieces, which must be read before the next one. Raises `BackupError`."""
+        for name, group in groupby(self._pieces(), key=lambda pair: pair[0]):
+            yield name, (data for _, data in group)
+
+    def _pieces(self) -> Iterator[tuple[str, bytes]]:
         with _explained(self._path), self._path.open("rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
-            yield from _grouped(self._members(tar))
+            yield from self._members(tar)
 
     def _members(self, tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
         manifest = b""
@@ -120,12 +124,6 @@ class ArchiveReader:
                 manifest = data
             elif member.name == _SEAL and hashlib.sha256(manifest).hexdigest().encode() == data:
                 self.manifest = _parsed(manifest)
-
-
-def _grouped(pairs: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Neighbours of equal name together."""
-    for name, group in groupby(pairs, key=lambda pair: pair[0]):
-        yield name, (data for _, data in group)
 
 
 def verify(path: Path) -> Manifest:

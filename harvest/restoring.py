@@ -19,7 +19,8 @@ _MOST_ROUNDS = 10
 def reconcile_with_peers(options: StepOptions) -> dict[str, Any]:
     """Harvest and compare with every enabled remote that we harvest, and settle what differs, deletions included (within the brake).
 
-    A backup knows less than any peer: what they say stands. Raises `NotReadyError` for a peer that does not answer, `DeletionBrakeError`,
+    A backup knows less than any peer: what they say stands, and what they believe to be stored here is known again, so that the store
+    can be asked for it. Raises `NotReadyError` for a peer that does not answer, `DeletionBrakeError`,
     `InvalidRequestError` for a skipped peer that is none. A repeat goes on where the cursors are.
     """
     remotes = queries.harvested_remotes()
@@ -46,7 +47,7 @@ def _settle(remote: RemoteInventory) -> str:
 
 def _compare(remote: RemoteInventory) -> ReconcileRun:
     try:
-        return compare.reconcile(remote.name, mode=Mode.ALL)
+        return compare.reconcile(remote.name, mode=Mode.REGAIN)
     except DeletionBrakeError:
         # Says itself what to do.
         raise

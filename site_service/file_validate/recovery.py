@@ -6,10 +6,12 @@ They come after all peers were asked: what a peer knows to be deleted must be kn
 from __future__ import annotations
 
 import time
+import uuid
 from collections import Counter
 from typing import Any
 
 from datamodel import restoration
+from datamodel.adoption import record_absence
 from datamodel.errors import RaceLostError, StateConflictError
 from datamodel.restoration import StepOptions
 from datamodel.rows import database_now
@@ -54,8 +56,20 @@ def validate(options: StepOptions) -> dict[str, Any]:
             "sync pulls them again"
         )
     done = _apply(policy, _FACTS, options)
+    done["copies given up"] = _give_up()
     left = queries.findings(policy=policy.value).exclude(action=Action.NONE.value).count()
     return {"valid": counts.get("valid", 0), **dict(sorted(done.items())), "left for an operator": left}
+
+
+def _give_up() -> int:
+    """Artifacts known only because a peer believes them to be stored here, which they are not: it shall know, and file sync repairs them."""
+    is_wanted = queries.is_wanted_here()
+    given_up, after = 0, uuid.UUID(int=0)
+    while page := queries.unstored_without_event(after):
+        for artifact_id, uri in page:
+            given_up += not is_wanted(uri) and record_absence(artifact_id=artifact_id)
+        after = page[-1][0]
+    return given_up
 
 
 def _survey(policy: Policy, options: StepOptions) -> dict[str, int]:

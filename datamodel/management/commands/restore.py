@@ -73,6 +73,8 @@ class Command(BaseCommand):
         chosen = StepOptions(frozenset(options["skip"]), options["at_most"], options["by"])
         if restoration.resume(options=chosen, say=self.stdout.write, until=options["stop_before"]):
             self.stdout.write("open: the inventory is back in the federation")
+        else:
+            self._tell()
 
     def _tell(self) -> None:
         found = Restoration.objects.filter(id=1).first()

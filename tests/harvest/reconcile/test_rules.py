@@ -70,7 +70,7 @@ AT_SITE = [
     (ABSENT, STORED, Label.ONLY_HERE, Action.NONE),
     (There(is_passed=False), STORED, Label.ONLY_HERE, Action.NONE),
     (ABSENT, KNOWN, Label.ONLY_HERE, Action.NONE),
-    (There(ROW), Here(is_selected=False), Label.UNWANTED, Action.NONE),
+    (There(ROW), Here(is_selected=False), Label.UNWANTED, Action.TAKE),
     (There(ROW), replace(STORED, is_selected=False), Label.COPY_UNRECORDED, Action.NONE),
     (There(ROW), replace(KNOWN, is_selected=False), Label.UNWANTED, Action.NONE),
     (There(NEWER), replace(STORED, is_selected=False), Label.NEWER_THERE, Action.TAKE),
