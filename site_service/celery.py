@@ -15,6 +15,7 @@ app = Celery("site_service")
 app.conf.update(settings.CELERY_SETTINGS)
 app.autodiscover_tasks(
     [
+        "datamodel.alarms",
         "harvest",
         "harvest.reconcile",
         "site_service.files",
@@ -32,6 +33,7 @@ def every(seconds: float, task: str) -> dict[str, object]:
 
 
 app.conf.beat_schedule = {
+    "alarms": every(10, "datamodel.alarms.tasks.deliver_alarms"),
     "harvest": every(settings.INVENTORY_HARVEST_SECONDS, "harvest.tasks.harvest_all"),
     "reconcile": every(settings.INVENTORY_RECONCILE_SECONDS, "harvest.reconcile.tasks.reconcile_all"),
     "trusted-keys": every(60, "harvest.tasks.refresh_trusted_keys"),
@@ -40,5 +42,7 @@ app.conf.beat_schedule = {
     "file-validate": every(30, "site_service.file_validate.tasks.advance_validation"),
     "scrub": every(settings.INVENTORY_SCRUB_SECONDS, "site_service.scrub.tasks.enqueue_readings"),
     "scrub-tidy": every(6 * 3600, "site_service.scrub.tasks.tidy"),
+    "retire": every(10, "site_service.retention.tasks.advance_retirement"),
+    "release-marks": every(3600, "site_service.retention.tasks.give_back_unknown"),
     "retention": every(30, "site_service.retention.tasks.enqueue_removals"),
 }

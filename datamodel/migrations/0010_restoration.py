@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('datamodel', '0005_digest'),
+        ('datamodel', '0006_releasing'),
     ]
 
     operations = [
