@@ -9,22 +9,25 @@ from datetime import datetime
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods
 
 from datamodel.auth import authenticate
 from datamodel.errors import InvalidRequestError, InvalidUriError
 from datamodel.permissions import Grant, require
 from datamodel.uris import ArtifactUri
 from datamodel.wire import time_text
-from site_service.scrub import queries
+from site_service.scrub import actors, queries, scan
 from site_service.scrub.queries import VerifiedCopy
 
 MAX_URIS = 10_000
 
 
-@require_safe
+@csrf_exempt
+@require_http_methods(["GET", "HEAD", "POST"])
 def scrub(request: HttpRequest) -> HttpResponse:
-    """Every rule of the schedule with what was read and what is late; findings; damaged copies."""
+    """Every rule of the schedule with what was read and what is late; findings; damaged copies. POST: read these copies now."""
+    if request.method == "POST":
+        return _request_reading(request)
     _authorize(request)
     standings = [asdict(standing) for standing in queries.standings(queries.configured_schedule())]
     rules = [{_camel(name): value for name, value in standing.items()} for standing in standings]
@@ -38,6 +41,12 @@ def verified(request: HttpRequest) -> HttpResponse:
     """Of up to 10,000 URIs those whose copy is in service here: what it is, and when it was last known good."""
     _authorize(request)
     return _json({"copies": [_item(copy) for copy in queries.verified_copies(_asked(request.body))]})
+
+
+def _request_reading(request: HttpRequest) -> HttpResponse:
+    _authorize(request, Grant.OPERATE)
+    due = scan.request_reading(uris=_asked(request.body), schedule=queries.configured_schedule())
+    return _json({"due": due, "sent": actors.ring()})
 
 
 def _asked(body: bytes) -> list[str]:
@@ -71,10 +80,10 @@ def _item(copy: VerifiedCopy) -> dict[str, object]:
     }
 
 
-def _authorize(request: HttpRequest) -> None:
+def _authorize(request: HttpRequest, grant: Grant = Grant.READ) -> None:
     caller = authenticate(request)
     request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
-    require(caller, Grant.READ)
+    require(caller, grant)
 
 
 def _camel(name: str) -> str:
