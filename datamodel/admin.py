@@ -22,13 +22,14 @@ from django.template.defaultfilters import filesizeformat
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from datamodel import admin_access, identity  # noqa: F401  # registers tokens, grants and roles
+from datamodel import admin_access, identity, restoration  # noqa: F401  # registers tokens, grants and roles
 from datamodel.models import (
     Artifact,
     DeletedArtifactEvent,
     DeletedStorageLocationEvent,
     ObsoleteStorageLocation,
     PreauthKeyPair,
+    Restoration,
     RetiredArtifact,
     SiteLocation,
     StorageLocation,
@@ -242,3 +243,26 @@ class TrustedKeyAdmin(KeyAdmin):
     list_display = ["name", "remote", "fetched_at"]
     list_select_related = ["remote"]
     fields = ["name", "remote", "public", "fetched_at"]
+
+
+@admin.register(Restoration)
+class RestorationAdmin(TableAdmin):
+    """How far the way back into the federation is."""
+
+    uri_column = None
+    list_display = ["source", "standing", "begun_at", "begun_by", "step_at", "last_error"]
+    fields = [
+        "source",
+        "standing",
+        "taken_at",
+        "begun_at",
+        "begun_by",
+        "step_at",
+        "finished_at",
+        "last_error",
+        "report",
+    ]
+
+    @admin.display(description="state")
+    def standing(self, found: Restoration) -> str:
+        return "open" if found.finished_at is not None else restoration.description(found)

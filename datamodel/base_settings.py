@@ -73,6 +73,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "datamodel.middleware.AnswerMiddleware",
     "datamodel.middleware.ProblemMiddleware",
+    "datamodel.middleware.RestorationMiddleware",
 ]
 
 TEMPLATES: list[dict[str, Any]] = [
@@ -202,6 +203,9 @@ INVENTORY_READINESS: list[str] = []
 INVENTORY_READINESS_SECONDS = env.integer("INVENTORY_READINESS_SECONDS", 5, minimum=1)
 INVENTORY_STATE = ""
 INVENTORY_CAPABILITIES: list[tuple[str, str]] = [(vosi.FILES, "files")]
+
+# What a restored inventory does, in order, before it is open: (step, dotted name of a function of `restoration.StepOptions`).
+RESTORATION_STEPS: list[tuple[str, str]] = [("reconcile", "harvest.restoring.reconcile_with_peers")]
 
 # Further steps of `manage.py provision`: dotted names of functions without arguments; each is idempotent.
 PROVISION_STEPS: list[str] = []

@@ -31,6 +31,7 @@ The tree says who failed:
     │   ├── NotConfiguredError          a setting is missing or contradictory
     │   ├── DeletionBrakeError          more would be removed than passes unasked
     │   ├── NotReadyError               this process cannot serve now (retry)
+    │   ├── RestoringError              restored from a backup, and not yet back in the federation (retry)
     │   └── DatabaseUnavailableError    the database does not answer (retry)
     ├── StorageError                    the store at this site
     │   ├── StorageUnavailableError     not reachable now (retry)
@@ -231,6 +232,13 @@ class NotReadyError(InventoryStateError):
     """This process cannot serve now (`failing` in the fields names the checks)."""
 
     code = "not_ready"
+    retryable = True
+
+
+class RestoringError(InventoryStateError):
+    """The inventory was restored from a backup and is closed until it agrees with its peers again."""
+
+    code = "restoring"
     retryable = True
 
 

@@ -21,7 +21,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils.module_loading import import_string
 
-from datamodel import keys
+from datamodel import keys, restoration
 from datamodel.errors import InventoryError, NotConfiguredError
 from datamodel.positions import read_identity
 
@@ -119,7 +119,7 @@ class _Probe:
 
 @cache
 def _probes(role: str, names: tuple[str, ...]) -> tuple[_Probe, ...]:
-    checks = [_database, _migrations, _identity, *([_signing_key] if role == "global" else [])]
+    checks = [_database, _migrations, _identity, _restoration, *([_signing_key] if role == "global" else [])]
     checks += [import_string(name) for name in names]
     return tuple(_Probe(check.__name__.strip("_"), check) for check in checks)
 
@@ -145,6 +145,10 @@ def _migrations() -> None:
 def _identity() -> None:
     if not read_identity().is_current:
         raise NotConfiguredError("this database was restored from elsewhere: run manage.py restamp_feed")
+
+
+def _restoration() -> None:
+    restoration.refuse_while_restoring()
 
 
 def _signing_key() -> None:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from datamodel import queries
+from datamodel import queries, restoration
 from datamodel.errors import InventoryError
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,12 @@ def collect() -> Iterable[Metric]:
     """What every inventory has: who it is, its size, its pool of database connections."""
     info = {"name": settings.INVENTORY_NAME, "role": settings.INVENTORY_ROLE}
     yield InfoMetricFamily("inventory", "This inventory", value=info | {"version": settings.INVENTORY_VERSION})
+    found = restoration.current()
+    yield GaugeMetricFamily(
+        "inventory_restoring",
+        "0 when open; else the number of the step of restoring that is next",
+        value=restoration.number(found)[0] if found is not None else 0,
+    )
     rows = GaugeMetricFamily("inventory_rows", "Rows of a table (an estimate when there are many)", labels=["table"])
     for table in queries.COUNTED_TABLES:
         rows.add_metric([table], queries.row_count(table))

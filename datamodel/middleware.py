@@ -6,20 +6,25 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from datamodel import metrics
+from datamodel.errors import RestoringError
 from datamodel.logs import request_id
 from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
+from datamodel.restoration import gate
 
 logger = logging.getLogger("inventory.http")
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 # Probes and scrapes come every few seconds and say nothing new.
 _QUIET = frozenset({"livez", "readyz", "metrics"})
+
+# What says how we are, or what we are, does so while we are restored too.
+_ALWAYS_OPEN = _QUIET | {"landing", "availability", "capabilities", "schema", "docs"}
 
 # Our own pages: everything from this service, nothing from elsewhere (Swagger UI styles its elements inline).
 PAGE_POLICY = (
@@ -100,6 +105,32 @@ class ProblemMiddleware:
         if known is not None:
             return problem_response(known, plain=wants_plain(request))
         return unexpected_response(exception, plain=wants_plain(request))
+
+
+class RestorationMiddleware:
+    """A restored inventory is closed to everybody until it agrees with its peers again; probes, metrics and the admin are not.
+
+    The feed is asked about exactly: what left it before the peers were heard would travel on.
+    """
+
+    def __init__(self, get_response: View) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
+
+    def process_view(
+        self, request: HttpRequest, view: View, arguments: Sequence[object], names: Mapping[str, object]
+    ) -> HttpResponse | None:
+        del view, arguments, names
+        match = request.resolver_match
+        if match is None or match.url_name in _ALWAYS_OPEN or "admin" in match.app_names:
+            return None
+        try:
+            gate.check(is_exact="harvest/" in match.route)
+        except RestoringError as error:
+            return problem_response(error, plain=wants_plain(request))
+        return None
 
 
 def _route(request: HttpRequest) -> str | None:

@@ -47,6 +47,7 @@ STATUS: dict[type[InventoryError], HTTPStatus] = {
     errors.NotConfiguredError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DeletionBrakeError: HTTPStatus.CONFLICT,
     errors.NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.RestoringError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DatabaseUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageFullError: HTTPStatus.INSUFFICIENT_STORAGE,

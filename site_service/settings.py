@@ -13,6 +13,7 @@ from datamodel.base_settings import (
     INVENTORY_NAME,
     INVENTORY_SCHEMA_MODULES,
     INVENTORY_SHA256,
+    RESTORATION_STEPS,
 )
 
 INVENTORY_ROLE = "site"
@@ -66,6 +67,11 @@ INVENTORY_METRICS_MODULES = [
     "site_service.scrub.metrics",
     "site_service.file_sync.metrics",
     "site_service.file_validate.metrics",
+]
+RESTORATION_STEPS = [
+    *RESTORATION_STEPS,
+    ("recover", "site_service.file_validate.recovery.recover"),
+    ("validate", "site_service.file_validate.recovery.validate"),
 ]
 INVENTORY_READINESS = ["site_service.health.check_store"]
 INVENTORY_STATE = "site_service.health.state"

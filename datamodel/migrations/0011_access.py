@@ -27,7 +27,7 @@ DROP FUNCTION tell_access();
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('datamodel', '0008_event_expiry'),
+        ('datamodel', '0009_restoration'),
     ]
 
     operations = [

@@ -6,6 +6,7 @@ from datamodel.models.deletion import BrakeRule, DeletionBrake
 from datamodel.models.events import DeletedArtifactEvent, DeletedStorageLocationEvent, StorageLocationEvent
 from datamodel.models.harvest import FeedReader, HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
 from datamodel.models.keys import ApiToken, PreauthKeyPair, TrustedKey
+from datamodel.models.restoration import Restoration
 from datamodel.models.site import InventoryIdentity, SiteLocation, StorageSite
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "ObsoleteStorageLocation",
     "PreauthKeyPair",
     "RemoteInventory",
+    "Restoration",
     "RetiredArtifact",
     "RoleAssignment",
     "SiteLocation",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harvest.demo import sources
 from harvest.demo.board import Board
+from harvest.demo.chaos import Chaos
 from harvest.demo.console import Display
 from harvest.demo.driver import Driver, Route, StoppedError
 from harvest.demo.federation import (
@@ -46,6 +47,7 @@ class Options:
     stop_afterwards: bool
     ingest: bool
     tell_json: bool
+    chaos: bool = False
 
 
 class Demonstration:
@@ -68,7 +70,7 @@ class Demonstration:
             federation.start(self.stopping)
             self._display.say(f"ready in {time.monotonic() - began:.1f} s")
             self._tell(federation)
-            all_held = self._ingest(federation) if self._options.ingest else not self.stopping.is_set()
+            all_held = self._show(federation)
             if not self._options.stop_afterwards and not self.stopping.is_set():
                 self._display.say("running until Ctrl-C or SIGTERM")
                 self._await_end()
@@ -104,16 +106,16 @@ class Demonstration:
             federation.stop()
             self._display.say("everything has stopped")
 
-    def _ingest(self, federation: Federation) -> bool:
-        names = (
-            sources.files_below(self._options.files, self._options.directory)
-            if self._options.files
-            else sources.files_tracked(PROJECT, self._options.directory)
-        )
-        driver = Driver(self._route(federation), self._board, self._display.say, self.stopping)
+    def _show(self, federation: Federation) -> bool:
+        """What was asked for, step by step; whether all of it was done and held."""
+        if not (self._options.ingest or self._options.chaos):
+            return not self.stopping.is_set()
         self._display.show(self._board)
         try:
-            driver.run(self._options.files or PROJECT, names, self._options.directory / "scratch")
+            if self._options.ingest:
+                self._ingest(federation)
+            if self._options.chaos:
+                Chaos(federation, KEPT, self._board, self._display.say, self.stopping).run()
         except StoppedError:
             self._display.say("stopped before the checks were complete")
             return False
@@ -123,6 +125,15 @@ class Demonstration:
             self._display.close()
         self._conclude()
         return not self._board.failures
+
+    def _ingest(self, federation: Federation) -> None:
+        names = (
+            sources.files_below(self._options.files, self._options.directory)
+            if self._options.files
+            else sources.files_tracked(PROJECT, self._options.directory)
+        )
+        driver = Driver(self._route(federation), self._board, self._display.say, self.stopping)
+        driver.run(self._options.files or PROJECT, names, self._options.directory / "scratch")
 
     def _route(self, federation: Federation) -> Route:
         urls = {inventory.name: inventory.url for inventory in federation.inventories}

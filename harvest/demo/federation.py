@@ -19,6 +19,7 @@ import urllib3
 
 from datamodel import embedded
 from harvest.demo.forkserver import Program
+from harvest.demo.groups import Group
 from harvest.demo.records import DemoError, Secrets
 from harvest.demo.servers import Servers
 from harvest.demo.supervisor import Report, Service, Supervisor, port_is_free
@@ -235,6 +236,10 @@ class Federation:
             if reason := unreadiness(inventory.url) or strangers(inventory.url, self.secrets.token, peers):
                 waiting[inventory.name] = reason
         return waiting
+
+    def groups(self) -> dict[str, Group]:
+        """The process group of each service, as it runs now."""
+        return self._supervisor.groups()
 
     def stop(self, *inventories: Inventory) -> None:
         """End these inventories, or all: workers, listeners, web, servers.

@@ -155,6 +155,12 @@ class Peer:
         """The site's policy has no rule for this namespace from now on. Raises PeerError."""
         self._checked("DELETE", f"{self.url}/policy?{urlencode({'namespace': namespace})}", expected={200})
 
+    def scrub(self, uris: list[str]) -> None:
+        """The site reads its copies of these files back now. Raises PeerError."""
+        headers = {"Content-Type": "application/json"}
+        body = json.dumps({"uris": uris}).encode()
+        self._checked("POST", f"{self.url}/scrub", body=body, headers=headers, expected={200})
+
     def _checked(
         self,
         method: str,

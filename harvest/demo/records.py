@@ -74,6 +74,11 @@ class Records:
             self._groups[name] = (group, argv)
             self._write()
 
+    def running(self) -> dict[str, Group]:
+        """What was added and not removed."""
+        with self._lock:
+            return {name: group for name, (group, _) in self._groups.items()}
+
     def remove(self, name: str) -> None:
         with self._lock:
             self._groups.pop(name, None)

@@ -230,6 +230,10 @@ class Supervisor:
         """Start a program and keep it running."""
         self._keeper(service).start()
 
+    def groups(self) -> dict[str, Group]:
+        """Those of the services that run, or ran last."""
+        return self._records.running()
+
     def unconnected(self) -> list[str]:
         """The services that have not announced themselves yet."""
         return [name for name, kept in self._kept.items() if kept.service.announces and not kept.is_connected()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
@@ -188,7 +188,7 @@ def _settle(
     if chosen[Action.DELETE] and _stage(by_stream[DELETED_ARTIFACTS], remote, chosen[Action.DELETE]):
         _apply_tombstones(remote)
     if chosen[Action.TAKE] and _stage(by_stream[ARTIFACTS], remote, chosen[Action.TAKE]):
-        _apply_artifacts(remote, scope)
+        _apply_artifacts(remote, scope, mode)
     return findings
 
 
@@ -218,11 +218,14 @@ def _apply_tombstones(remote: RemoteInventory) -> None:
         apply_artifacts.apply_tombstones_at_site(remote_id=remote.pk)
 
 
-def _apply_artifacts(remote: RemoteInventory, scope: Scope) -> None:
+def _apply_artifacts(remote: RemoteInventory, scope: Scope, mode: Mode) -> None:
     if settings.INVENTORY_ROLE == "global":
         apply_artifacts.apply_artifacts_at_global(remote_id=remote.pk, site_id=scope.site_id)
     else:
-        apply_artifacts.apply_artifacts_at_site(remote_id=remote.pk, selection=load_selection())
+        # What is staged was chosen; to regain is to take what the policy does not want.
+        selection = load_selection()
+        chosen = replace(selection, is_wanted=lambda uri: True) if mode is Mode.REGAIN else selection  # noqa: ARG005  # any uri
+        apply_artifacts.apply_artifacts_at_site(remote_id=remote.pk, selection=chosen)
 
 
 def _stage(page: Page, remote: RemoteInventory, chosen: Sequence[uuid.UUID]) -> bool:

@@ -49,11 +49,15 @@ class Action(Enum):
 
 
 class Mode(Enum):
-    """How far a run goes: REPORT changes nothing, ADD nothing that removes, ALL everything."""
+    """How far a run goes: REPORT changes nothing, ADD nothing that removes, ALL everything.
+
+    REGAIN is for a site that was restored: what a global believes to be stored here is taken too, for the store may have it.
+    """
 
     REPORT = "report"
     ADD = "add"
     ALL = "all"
+    REGAIN = "regain"
 
 
 # Taking their row removes when it decides a collision: one of the two artifacts is then recorded as deleted.
@@ -75,7 +79,12 @@ class Verdict:
     def is_applied(self, mode: Mode) -> bool:
         if self.action is Action.NONE or mode is Mode.REPORT:
             return False
-        return mode is Mode.ALL or not self.removes
+        if self.label is Label.UNWANTED:
+            return mode is Mode.REGAIN
+        if self.label is Label.EXCLUDED:
+            # To regain is to take what the filter leaves out.
+            return mode is Mode.ALL
+        return mode in {Mode.ALL, Mode.REGAIN} or not self.removes
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +142,7 @@ def judge_at_site(there: There, here: Here) -> Verdict:
             return Verdict(Label.FORGOTTEN_THERE, Action.QUARANTINE)
         return Verdict(Label.SETTLED if here.artifact is None else Label.ONLY_HERE)
     if here.artifact is None and here.same_uri is None and not here.is_deleted and not here.is_selected:
-        return Verdict(Label.UNWANTED)
+        return Verdict(Label.UNWANTED, Action.TAKE) if there.is_passed else Verdict(Label.NOT_HARVESTED)
     common = _judge_row(there, there.artifact, here)
     if common is not None:
         return common

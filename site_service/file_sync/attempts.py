@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact, artifact_from
+from datamodel.restoration import is_restoring
 from datamodel.rules import Located
 from site_service.file_sync.models import SyncAttempt
 from site_service.file_sync.rules import Due, plan_batches
@@ -45,7 +46,8 @@ def claim(*, batches: int) -> list[uuid.UUID]:
     """
     with transaction.atomic():
         free = min(batches, settings.INVENTORY_SYNC_THREADS - _live_leases())
-        if free <= 0:
+        # What seems to be missing may be in the store, and only its row lost.
+        if free <= 0 or is_restoring():
             return []
         due = [Due(*row) for row in _fetch(_DUE_SQL, {"limit": free * BATCH_FILES})]
         plan = list(islice(plan_batches(due, max_files=BATCH_FILES, max_bytes=BATCH_BYTES), free))

@@ -17,10 +17,11 @@ from django.db import connection
 from django.db.models import QuerySet
 
 from datamodel import brake, operations as model
-from datamodel.adoption import adopt_content, move_location
+from datamodel.adoption import adopt_content, move_location, retire_content
 from datamodel.errors import ArtifactNotFoundError, DeletionBrakeError, StateConflictError, StorageError
 from datamodel.operations import Preconditions, serialized
 from datamodel.queries import artifact_by_id
+from datamodel.restoration import refuse_while_restoring
 from datamodel.rows import database_now
 from datamodel.rules import ArtifactRow, Located
 from datamodel.uris import ArtifactUri
@@ -60,13 +61,23 @@ class _Order:
     decided_by: str
 
 
-def apply_finding(*, store: ArtifactStore, finding_id: int, decided_by: str, grace: timedelta | None = None) -> Applied:
+def apply_finding(
+    *,
+    store: ArtifactStore,
+    finding_id: int,
+    decided_by: str,
+    grace: timedelta | None = None,
+    while_restoring: bool = False,
+) -> Applied:
     """Carry out an open finding if it is still exactly so.
 
     Commits together: what its action writes, and its new state (`applied`, or `changed` when a second look says something else).
     The facts kept with the bytes follow after the commit; if that fails, the next run finds them stale. A repeat does nothing.
-    Raises `StorageError`, `RaceLostError`, and `DeletionBrakeError` when it would take away too much in a day.
+    Raises `StorageError`, `RaceLostError`, `DeletionBrakeError` when it would take away too much in a day, and `RestoringError`
+    while the inventory is restored, unless that is what asks.
     """
+    if not while_restoring:
+        refuse_while_restoring()
     finding = ValidationFinding.objects.filter(id=finding_id, state=_OPEN).first()
     if finding is None:
         return Applied(is_done=False, reason="not open")
@@ -216,6 +227,14 @@ def _create(order: _Order) -> Applied:
     return Applied(is_done=True, reason="replaced" if replaced is not None else "created", follow=row)
 
 
+def _retire(order: _Order) -> Applied:
+    found = order.case.found
+    if not isinstance(found, StoredObject):
+        return Applied(is_done=False, reason="the object cannot be read")
+    is_done = retire_content(uri=found.facts.uri[:512], content=content_of(found), written_at=found.written_at)
+    return Applied(is_done, "retired" if is_done else "its id is retired with other bytes, or is not deleted")
+
+
 def _follow_facts(order: _Order) -> Applied:
     return Applied(is_done=True, reason="facts follow", follow=order.case.here)
 
@@ -231,6 +250,7 @@ _ACTIONS: Mapping[Action, Callable[[_Order], Applied]] = {
     Action.CREATE_ARTIFACT: _create,
     Action.REPLACE_ARTIFACT: _create,
     Action.FOLLOW_FACTS: _follow_facts,
+    Action.RETIRE: _retire,
 }
 
 

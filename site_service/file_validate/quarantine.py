@@ -21,6 +21,7 @@ from datamodel.logs import unit_of_work
 from datamodel.models import Artifact
 from datamodel.operations import serialized
 from datamodel.queries import artifact_by_id, artifact_by_uri
+from datamodel.restoration import is_restoring, refuse_while_restoring
 from datamodel.rows import database_now
 from datamodel.rules import ArtifactRow, Located
 from datamodel.uris import ArtifactUri
@@ -115,8 +116,9 @@ def decide_purge(*, object_id: uuid.UUID, decided_by: str, reason: str) -> bool:
     """An operator's word that these bytes may go; whether they may: not those that an artifact refers to by now.
 
     Commits state `removing`, who said so and why, before any byte is touched. A repeat says the same. Raises
-    `InvalidRequestError` without a reason.
+    `InvalidRequestError` without a reason, `RestoringError`.
     """
+    refuse_while_restoring()
     if not reason.strip():
         raise InvalidRequestError("say why: these bytes will be gone for ever")
     held = QuarantinedObject.objects.get(id=object_id)
@@ -139,8 +141,8 @@ def purge_quarantined(*, store: ArtifactStore, object_id: uuid.UUID) -> bool:
     """
     with unit_of_work(logger, "purge_quarantined", id=object_id) as work:
         held = QuarantinedObject.objects.filter(id=object_id, state=_State.REMOVING).first()
-        if held is None:
-            work.reason = "not_decided"
+        if held is None or is_restoring():
+            work.reason = "not_decided" if held is None else "restoring"
             return False
         connection.close()
         store.remove(held.storage_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,7 @@ from datamodel.uris import prefix_upper_bound
 from site_service.file_validate.merge import Place, Placed
 from site_service.file_validate.models import QuarantinedObject, ValidationFinding, ValidationRun
 from site_service.file_validate.rules import Known, Policy
+from site_service.policy.queries import current_policy
 from site_service.storage.contract import ListingEnd
 
 PAGE = 2000
@@ -45,6 +46,12 @@ _NAMED_SQL = f"""
     SELECT {ARTIFACT_COLUMNS}, l.storage_id, l.storage_bucket
     FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id WHERE a.uri = ANY(%(uris)s)
 """
+_UNSTORED_SQL = """
+    SELECT a.id, a.uri FROM artifact a WHERE a.id > %(after)s
+        AND NOT EXISTS (SELECT FROM storage_location l WHERE l.artifact_id = a.id)
+        AND NOT EXISTS (SELECT FROM deleted_storage_location_event e WHERE e.id = a.id) ORDER BY a.id LIMIT %(limit)s
+"""
+_ENDS_SQL = "SELECT uri, max(deleted_at) FROM deleted_artifact_event WHERE uri = ANY(%(uris)s) GROUP BY uri"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +65,12 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Artifacts and tombstones that objects name by their facts."""
+    """Artifacts and tombstones that objects name by their facts; `ends`: when something of that uri was last deleted."""
 
     by_id: dict[uuid.UUID, Known]
     by_uri: dict[str, Known]
     deleted: frozenset[uuid.UUID]
+    ends: dict[str, datetime]
 
     def of(self, artifact_id: uuid.UUID, uri: str) -> Known | None:
         return self.by_id.get(artifact_id) or self.by_uri.get(uri)
@@ -105,7 +113,8 @@ def names(artifact_ids: Sequence[uuid.UUID], uris: Sequence[str]) -> Names:
         known = Known(artifact_from(row), location)
         by_id[known.artifact.id] = by_uri[known.artifact.uri] = known
     sql = "SELECT id FROM deleted_artifact_event WHERE id = ANY(%(ids)s)"
-    return Names(by_id, by_uri, frozenset(row[0] for row in _whole_page(sql, {"ids": list(artifact_ids)})))
+    deleted = frozenset(row[0] for row in _whole_page(sql, {"ids": list(artifact_ids)}))
+    return Names(by_id, by_uri, deleted, dict(_whole_page(_ENDS_SQL, {"uris": list(uris)})))
 
 
 def findings(
@@ -124,6 +133,16 @@ def last_complete(policy: Policy) -> ValidationRun | None:
     """The last run over all buckets that reached its end."""
     complete = ValidationRun.objects.filter(policy=policy.value, bucket_prefix="", state=ValidationRun.State.COMPLETE)
     return complete.order_by("-finished_at").first()
+
+
+def unstored_without_event(after: uuid.UUID) -> list[tuple[uuid.UUID, str]]:
+    """A page of artifacts that are known and not stored here, and of which nothing says that they ever were, in order of ids."""
+    return [(row[0], row[1]) for row in _whole_page(_UNSTORED_SQL, {"after": after, "limit": PAGE})]
+
+
+def is_wanted_here() -> Callable[[str], bool]:
+    """What the policy of this site says of a uri."""
+    return current_policy().is_wanted
 
 
 def removals_to_finish() -> list[uuid.UUID]:

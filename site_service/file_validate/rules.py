@@ -24,7 +24,7 @@ class Policy(StrEnum):
 
 
 class Label(StrEnum):
-    """The reason words of the reference; the last two are ours."""
+    """The reason words of the reference; the last three are ours."""
 
     VALID = "valid"
     DELAY = "delay"
@@ -37,6 +37,7 @@ class Label(StrEnum):
     OLD_LOCATION = "old-storageLocation"
     DELETED = "deleted-artifact"
     STALE_FACTS = "stale-facts"
+    OUTLIVED = "deleted-later"
 
 
 class Action(StrEnum):
@@ -51,6 +52,7 @@ class Action(StrEnum):
     CREATE_ARTIFACT = "create_artifact"
     REPLACE_ARTIFACT = "replace_artifact"
     FOLLOW_FACTS = "follow_facts"
+    RETIRE = "retire_object"
 
 
 # Those after which something is not served any more that was served before; and those that keep apart besides.
@@ -80,7 +82,8 @@ class Case:
 
     `here` is the artifact whose bytes should be there; `found` what is there (None only if the store was asked for this very
     id and has no such object). Without `here`, `named` is the artifact of the object's id or uri, `is_deleted` says that its id
-    is tombstoned, and `is_young` that it came so lately that its row may be on the way.
+    is tombstoned, `is_outlived` that its uri was deleted after the object was written, and `is_young` that it came so lately that
+    its row may be on the way.
     """
 
     here: ArtifactRow | None
@@ -88,6 +91,7 @@ class Case:
     named: Known | None = None
     is_young: bool = False
     is_deleted: bool = False
+    is_outlived: bool = False
 
 
 VALID = Verdict(Label.VALID)
@@ -148,6 +152,11 @@ def recover_from_storage(case: Case) -> Verdict:
         if not is_same_content(case.here, case.found):
             return Verdict(Label.METADATA)
         return _facts(case.here, case.found)
+    if isinstance(case.found, StoredObject) and case.is_deleted:
+        return Verdict(Label.DELETED, Action.RETIRE)
+    if isinstance(case.found, StoredObject) and case.is_outlived and case.named is None:
+        # A second copy of what was deleted then, or content whose row nobody has: only a person can tell.
+        return Verdict(Label.OUTLIVED, Action.QUARANTINE)
     return _taken_in(case)
 
 

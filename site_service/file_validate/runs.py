@@ -13,7 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -66,6 +66,21 @@ def open_run(*, policy: Policy, started_by: str, bucket_prefix: str = "") -> Val
         },
     )
     return run
+
+
+def take_over(*, policy: Policy, since: datetime) -> None:
+    """A running run over all buckets becomes free at once, whoever had it; one that was begun before `since` begins again.
+
+    Its former holder can record nothing more. For who knows that nobody else should be at it.
+    """
+    running = ValidationRun.objects.filter(policy=policy.value, bucket_prefix="", state=ValidationRun.State.RUNNING)
+    digits = _digits(policy)
+    fresh: dict[str, Any] = {"digits": digits, "next_bucket": buckets_of("", digits)[0], "counts": {}, "last_error": ""}
+    with transaction.atomic():
+        running.update(lease_holder=None, lease_until=None)
+        running.filter(started_at__lt=since).update(
+            **fresh, artifacts=0, objects_seen=0, bytes_seen=0, not_kept=0, started_at=database_now()
+        )
 
 
 def advance(

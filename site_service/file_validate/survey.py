@@ -89,6 +89,7 @@ def case_of(found: Found | None, standing: Standing, names: Names, *, older_than
         named=names.of(facts.artifact_id, facts.uri),
         is_young=found.written_at > older_than,
         is_deleted=facts.artifact_id in names.deleted,
+        is_outlived=facts.uri in names.ends and names.ends[facts.uri] >= found.written_at,
     )
 
 

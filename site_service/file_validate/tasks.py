@@ -9,6 +9,7 @@ from celery import shared_task
 from django.conf import settings
 
 from datamodel.errors import DatabaseUnavailableError, StorageError
+from datamodel.restoration import is_restoring
 from datamodel.rows import database_now
 from site_service.file_validate import actors, queries, runs
 from site_service.file_validate.rules import Policy
@@ -24,6 +25,8 @@ _POLICY = Policy.INVENTORY_IS_ALWAYS_RIGHT
 @shared_task(name="site_service.file_validate.tasks.advance_validation", soft_time_limit=25)
 def advance_validation() -> None:
     """Goes on with the run over all buckets, begins one when the last is old enough. Never applies anything. Repeatable."""
+    if is_restoring():
+        return
     actors.ring(queries.removals_to_finish())
     if not _is_due():
         return

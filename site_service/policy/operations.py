@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from django.db import connection
 
 from datamodel.operations import serialized
+from datamodel.restoration import refuse_while_restoring
 from datamodel.uris import Namespace
 from harvest.operations import forget_namespaces, request_backfill
 from site_service.policy import queries
@@ -29,11 +30,12 @@ def set_policy(*, namespace: Namespace, wanted: bool, priority: int = 0, note: s
     """Make or change the rule of one namespace; `note` None leaves the note as it is.
 
     Widening asks harvest for the past of the namespaces that turned wanted; narrowing drops the unstored rows that turned
-    unwanted, without an event. A repeat changes nothing.
+    unwanted, without an event. A repeat changes nothing. Raises `RestoringError`.
     """
     rule = Rule(namespace, wanted, priority)
 
     def write() -> PolicyChange:
+        refuse_while_restoring()
         old = _locked_policy()
         values: dict[str, object] = {"wanted": wanted, "priority": priority}
         if note is not None:
@@ -45,9 +47,13 @@ def set_policy(*, namespace: Namespace, wanted: bool, priority: int = 0, note: s
 
 
 def remove_policy(*, namespace: Namespace) -> PolicyChange:
-    """Remove the rule of one namespace: a shorter one decides then, or nothing is wanted there. A repeat changes nothing."""
+    """Remove the rule of one namespace: a shorter one decides then, or nothing is wanted there.
+
+    A repeat changes nothing. Raises `RestoringError`.
+    """
 
     def write() -> PolicyChange:
+        refuse_while_restoring()
         old = _locked_policy()
         removed, _ = SyncPolicy.objects.filter(namespace=namespace.value).delete()
         return _follow(old, old.without(namespace), is_changed=removed > 0)

@@ -20,6 +20,7 @@ from datamodel.errors import RemoteError, RemoteRefusedError
 from datamodel.logs import unit_of_work
 from datamodel.models import InventoryIdentity
 from datamodel.operations import serialized
+from datamodel.restoration import is_restoring
 from harvest.client import Remote
 from harvest.queries import load_selection
 from site_service.retention import releases
@@ -106,8 +107,9 @@ def drop_granted() -> int:
 
     Commits together, under the locks of the artifacts: the end of the location with its DeletedStorageLocationEvent, the bytes as
     obsolete (they go after the longest GET), the release as dropped. A copy that was stored anew since is another one: it stays.
+    None while the inventory is restored.
     """
-    return serialized(_drop_granted)
+    return 0 if is_restoring() else serialized(_drop_granted)
 
 
 def give_back_unknown() -> int:

@@ -10,6 +10,7 @@ from django.db import connection, transaction
 from datamodel import queries as model_queries
 from datamodel.errors import StoredObjectMissingError
 from datamodel.logs import unit_of_work
+from datamodel.restoration import is_restoring
 from datamodel.rules import Located
 from site_service.retention import queries
 from site_service.storage.contract import ArtifactStore, ContentFacts, InvalidObject
@@ -43,10 +44,10 @@ def purge_retired(*, store: ArtifactStore, artifact_id: uuid.UUID) -> bool:
     """Remove the bytes of one retired artifact; whether they are gone now.
 
     State `removing` is committed first, so nobody restores what is half gone; `purged` last. A repeat after a crash at any point
-    finishes the work; one that comes too early, or for bytes in use, does nothing. Raises `StorageUnavailableError`.
+    finishes the work; one that comes too early, for bytes in use, or while the inventory is restored, does nothing. Raises `StorageUnavailableError`.
     """
     with unit_of_work(logger, "purge_retired", id=artifact_id) as work:
-        located = _claim_retired(artifact_id)
+        located = None if is_restoring() else _claim_retired(artifact_id)
         if located is None:
             work.reason = "not_due"
             return False
@@ -62,7 +63,7 @@ def remove_obsolete(*, store: ArtifactStore, location_id: uuid.UUID) -> bool:
     A repeat finishes the work. Raises `StorageUnavailableError`.
     """
     with unit_of_work(logger, "remove_obsolete", id=location_id) as work:
-        located = _claim_obsolete(location_id)
+        located = None if is_restoring() else _claim_obsolete(location_id)
         if located is None:
             work.reason = "not_due"
             return False

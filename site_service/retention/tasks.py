@@ -10,6 +10,7 @@ from typing import Any
 from celery import shared_task
 
 from datamodel.logs import unit_of_work
+from datamodel.restoration import is_restoring
 from site_service.retention import actors, dropping, queries, retire
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ _RETIRE_SECONDS = 8.0
 @shared_task(name="site_service.retention.tasks.enqueue_removals", soft_time_limit=25)
 def enqueue_removals() -> None:
     """Sends the ids that are due; what is not done when the next tick comes is sent again."""
+    if is_restoring():
+        return
     with unit_of_work(logger, "enqueue_removals") as work:
         retired, obsolete, reattached = queries.due_retired(), queries.due_obsolete(), queries.reattached()
         _send(actors.purge_retired, retired)
@@ -33,6 +36,8 @@ def enqueue_removals() -> None:
 @shared_task(name="site_service.retention.tasks.advance_retirement", soft_time_limit=300)
 def advance_retirement() -> None:
     """Goes on with runs of retire, for less than a tick unless a global is slow; old runs are forgotten. Repeatable."""
+    if is_restoring():
+        return
     if queries.has_open_runs():
         retire.advance(seconds=_RETIRE_SECONDS)
     else:
@@ -42,7 +47,8 @@ def advance_retirement() -> None:
 @shared_task(name="site_service.retention.tasks.give_back_unknown", soft_time_limit=600)
 def give_back_unknown() -> None:
     """The globals learn which copies stay although they take them for going. Repeatable."""
-    dropping.give_back_unknown()
+    if not is_restoring():
+        dropping.give_back_unknown()
 
 
 def _send(actor: Any, ids: Sequence[uuid.UUID]) -> None:

@@ -50,6 +50,12 @@ def remember(*, located: Located, content_length: int, verified_at: datetime) ->
     _execute(_REMEMBER_SQL, place | {"length": content_length, "verified_at": verified_at})
 
 
+def request_reading(*, uris: Sequence[str], schedule: Schedule) -> int:
+    """The copies of these artifacts are due at once; returns how many. Those that no rule has read are not. A repeat changes nothing."""
+    follow(schedule)
+    return serialized(lambda: _execute(_REQUEST_SQL, {"uris": list(uris)}))
+
+
 def settle() -> int:
     """Damaged copies whose artifact has a good copy again, or is gone, wait no more; returns how many.
 
@@ -185,6 +191,10 @@ _JUDGE_SQL = """
     UPDATE copy_verification v SET namespace = n.namespace, next_at = n.next_at
     FROM unnest(%(ids)s::uuid[], %(names)s::text[], %(times)s::timestamptz[]) AS n(id, namespace, next_at)
     WHERE v.artifact_id = n.id AND (v.namespace, v.next_at) IS DISTINCT FROM (n.namespace, n.next_at)
+"""
+_REQUEST_SQL = """
+    UPDATE copy_verification v SET next_at = least(v.next_at, inventory_now())
+    FROM artifact a WHERE a.id = v.artifact_id AND a.uri = ANY(%(uris)s) AND v.next_at IS NOT NULL
 """
 _REPAIRED_SQL = """
     UPDATE damaged_copy d SET state = 'repaired', state_at = inventory_now(), unrepairable_since = NULL

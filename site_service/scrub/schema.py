@@ -51,7 +51,14 @@ PATHS: dict[str, dict[str, Any]] = {
             "tags": ["scrub"],
             "summary": "How far the schedule of re-reading is kept, and what was found",
             "responses": {"200": {"description": "All rules.", "content": _content("ScrubProgress")}},
-        }
+        },
+        "post": {
+            "operationId": "scrub_now",
+            "tags": ["scrub"],
+            "summary": "Read the copies of up to 10,000 URIs now, in the hours and bandwidth of their rules (grant operate)",
+            "requestBody": {"required": True, "content": _content("VerifiedRequest")},
+            "responses": {"200": {"description": "What was asked for.", "content": _content("ScrubRequested")}},
+        },
     },
     "/verified": {
         "post": {
@@ -81,6 +88,12 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "damaged": {**_INTEGER, "description": "Copies out of service that wait for their repair;"},
             "unrepairable": {**_INTEGER, "description": "those of them for which no good copy was found anywhere."},
             "unreadable": {**_INTEGER, "description": "Copies in service that could not be read when it was tried."},
+        }
+    ),
+    "ScrubRequested": _object(
+        {
+            "due": {**_INTEGER, "description": "Copies that are due now."},
+            "sent": {**_INTEGER, "description": "Copies of the run that was sent; 0 while another one is under way."},
         }
     ),
     "VerifiedRequest": _object({"uris": {"type": "array", "items": _TEXT, "maxItems": 10_000}}),

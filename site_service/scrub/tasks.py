@@ -9,6 +9,7 @@ from celery import shared_task
 from django.conf import settings
 
 from datamodel.logs import unit_of_work
+from datamodel.restoration import is_restoring
 from site_service.scrub import actors, queries, scan
 
 logger = logging.getLogger("inventory.scrub")
@@ -31,6 +32,8 @@ def enqueue_readings() -> None:
 @shared_task(name="site_service.scrub.tasks.tidy", soft_time_limit=300)
 def tidy() -> None:
     """Gives up damaged bytes after the retention time; damaged bytes that nothing could repair are read once more."""
+    if is_restoring():
+        return
     with unit_of_work(logger, "scrub_tidy") as work:
         forgotten, released = scan.tidy(retention_seconds=settings.INVENTORY_RETENTION_SECONDS)
         waiting: list[uuid.UUID] = queries.waiting_damaged()

@@ -9,25 +9,28 @@ from datetime import datetime
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods
 
 from datamodel.auth import caller_of
-from datamodel.doors import filtered, guarded
+from datamodel.doors import decides, filtered
 from datamodel.errors import InvalidRequestError, InvalidUriError
-from datamodel.permissions import Grant, reach
+from datamodel.permissions import Grant, reach, require
 from datamodel.uris import ArtifactUri
 from datamodel.wire import time_text
-from site_service.scrub import queries
+from site_service.scrub import actors, queries, scan
 from site_service.scrub.queries import VerifiedCopy
 
 MAX_URIS = 10_000
 
 
-@require_safe
-@guarded(Grant.READ)
+@csrf_exempt
+@require_http_methods(["GET", "HEAD", "POST"])
+@decides(Grant.READ, Grant.OPERATE)
 def scrub(request: HttpRequest) -> HttpResponse:
-    """Every rule of the schedule with what was read and what is late; findings; damaged copies."""
-    del request
+    """Every rule of the schedule with what was read and what is late; findings; damaged copies. POST: read these copies now."""
+    if request.method == "POST":
+        return _request_reading(request)
+    require(caller_of(request), Grant.READ)
     standings = [asdict(standing) for standing in queries.standings(queries.configured_schedule())]
     rules = [{_camel(name): value for name, value in standing.items()} for standing in standings]
     done = {result: {"files": files, "bytes": size} for result, (files, size) in queries.outcomes().items()}
@@ -42,6 +45,12 @@ def verified(request: HttpRequest) -> HttpResponse:
     readable = reach(caller_of(request), Grant.READ)
     asked = [uri for uri in _asked(request.body) if uri in readable]
     return _json({"copies": [_item(copy) for copy in queries.verified_copies(asked)]})
+
+
+def _request_reading(request: HttpRequest) -> HttpResponse:
+    require(caller_of(request), Grant.OPERATE)
+    due = scan.request_reading(uris=_asked(request.body), schedule=queries.configured_schedule())
+    return _json({"due": due, "sent": actors.ring()})
 
 
 def _asked(body: bytes) -> list[str]:

@@ -44,6 +44,11 @@ class Command(BaseCommand):
             dest="stop_afterwards",
             help="stop afterwards; the exit code says whether every check held",
         )
+        parser.add_argument(
+            "--chaos",
+            action="store_true",
+            help="afterwards kill every process in turn, silence services, flip bits in stored files, and see it heal each time",
+        )
         parser.add_argument("--no-ingest", action="store_true", help="only start the services, send no files")
         parser.add_argument(
             "--json",
@@ -61,13 +66,20 @@ class Command(BaseCommand):
         stop_afterwards: bool,
         no_ingest: bool,
         tell_json: bool,
+        chaos: bool,
         **rest: Any,
     ) -> None:
         del args, rest
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may know fewer letters
         options = Options(
-            directory.resolve(), port, files, stop_afterwards=stop_afterwards, ingest=not no_ingest, tell_json=tell_json
+            directory.resolve(),
+            port,
+            files,
+            stop_afterwards=stop_afterwards,
+            ingest=not no_ingest,
+            tell_json=tell_json,
+            chaos=chaos,
         )
         demonstration = Demonstration(options)
 

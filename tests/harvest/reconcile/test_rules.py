@@ -77,7 +77,7 @@ AT_SITE = [
     (ABSENT, replace(STORED, may_be_forgotten=True), Label.FORGOTTEN_THERE, Action.QUARANTINE),
     (There(is_passed=False), replace(STORED, may_be_forgotten=True), Label.ONLY_HERE, Action.NONE),
     (There(ROW), replace(STORED, may_be_forgotten=True), Label.SETTLED, Action.NONE),
-    (There(ROW), Here(is_selected=False), Label.UNWANTED, Action.NONE),
+    (There(ROW), Here(is_selected=False), Label.UNWANTED, Action.TAKE),
     (There(ROW), replace(STORED, is_selected=False), Label.COPY_UNRECORDED, Action.NONE),
     (There(ROW), replace(KNOWN, is_selected=False), Label.UNWANTED, Action.NONE),
     (There(NEWER), replace(STORED, is_selected=False), Label.NEWER_THERE, Action.TAKE),

@@ -15,9 +15,10 @@ from django.db import connection
 
 from datamodel import operations as model
 from datamodel.embedded import EmbeddedServers
-from datamodel.models import Artifact, DeletedArtifactEvent, StorageLocation
+from datamodel.models import Artifact, DeletedArtifactEvent, RetiredArtifact, StorageLocation
 from datamodel.rows import database_now, insert_tombstone
 from datamodel.uris import ArtifactUri
+from site_service.file_validate.models import QuarantinedObject
 from site_service.file_validate.rules import Policy
 from tests.factories import artifact_row, insert_artifact_row
 from tests.faults import flip_bit
@@ -113,10 +114,37 @@ def test_what_peers_say_was_deleted_stays_deleted(place: Site) -> None:
     lose_everything()
     insert_tombstone(row.id, row.uri, deleted_at=database_now())
     place.run(RECOVER)
-    assert place.found() == [("deleted-artifact", "none", stored.storage_id)]
-    assert place.apply() == []
+    assert place.found() == [("deleted-artifact", "retire_object", stored.storage_id)]
+    assert [applied.reason for applied in place.apply()] == ["retired"]
     assert not Artifact.objects.exists()
+    kept = RetiredArtifact.objects.get()
+    assert (kept.id, kept.storage_id, kept.state) == (row.id, stored.storage_id, "retained")
+    assert place.run(RECOVER).counts == {"valid": 1}
     assert DeletedArtifactEvent.objects.get().id == row.id
+
+
+def test_a_second_copy_of_what_was_deleted_later_is_no_new_artifact_but_asked_about(place: Site) -> None:
+    """Content put twice, then deleted: the id beside the second bytes was never anybody's."""
+    row, _ = place.put()
+    _, second = place.put()
+    lose_everything()
+    insert_tombstone(row.id, row.uri, deleted_at=database_now())
+    place.run(RECOVER)
+    assert ("deleted-later", "quarantine_object", second.storage_id) in place.found()
+    place.apply()
+    assert not Artifact.objects.exists()
+    assert QuarantinedObject.objects.get().storage_id == second.storage_id
+
+
+def test_what_was_put_after_a_deletion_comes_back(place: Site) -> None:
+    gone, _ = place.put()
+    model.delete_artifact(uri=ArtifactUri(gone.uri))
+    row, _ = place.put()
+    lose_everything()
+    insert_tombstone(gone.id, gone.uri, deleted_at=gone.content_last_modified)
+    place.run(RECOVER)
+    place.apply()
+    assert Artifact.objects.get().id == row.id
 
 
 def test_what_peers_know_already_gets_its_bytes_back_under_their_row(place: Site) -> None:

@@ -87,7 +87,8 @@ RECOVER = {
     "artifact, facts of another id": (Case(HERE, RENAMED), Label.STALE_FACTS, Action.FOLLOW_FACTS),
     "none, invalid object": (Case(None, INVALID), Label.INVALID, Action.NONE),
     "none, valid": (Case(None, SAME), Label.NO_ARTIFACT, Action.CREATE_ARTIFACT),
-    "none, valid, deleted": (Case(None, SAME, is_deleted=True), Label.DELETED, Action.NONE),
+    "none, valid, deleted": (Case(None, SAME, is_deleted=True), Label.DELETED, Action.RETIRE),
+    "none, valid, uri deleted later": (Case(None, SAME, is_outlived=True), Label.OUTLIVED, Action.QUARANTINE),
     "by uri, unstored, same content": (Case(None, SAME, UNSTORED), Label.NULL_LOCATION, Action.ATTACH_LOCATION),
     "by uri, elsewhere, same content": (Case(None, SAME, STORED), Label.OLD_LOCATION, Action.NONE),
     "by uri, newer content": (Case(None, OTHER, STORED), Label.METADATA, Action.REPLACE_ARTIFACT),
@@ -103,7 +104,7 @@ ROWS = [(policy, name) for policy, table in TABLES.items() for name in table]
 
 
 def test_the_tables_are_whole() -> None:
-    assert len(ROWS) == 18 + 14 + 13
+    assert len(ROWS) == 18 + 14 + 14
     used = {label for table in TABLES.values() for _, label, _ in table.values()}
     assert used == set(Label)
     assert {action for table in TABLES.values() for _, _, action in table.values()} == set(Action)
@@ -127,10 +128,15 @@ def test_a_missing_or_invalid_object_never_deletes_an_artifact(
 
 
 def test_only_the_policy_that_believes_the_inventory_takes_objects_away() -> None:
-    for policy in (Policy.STORAGE_IS_ALWAYS_RIGHT, Policy.RECOVER_FROM_STORAGE):
-        actions = {action for _, _, action in TABLES[policy].values()}
-        assert not actions & {Action.QUARANTINE, Action.CLEAR_AND_QUARANTINE}
-    assert {action for _, _, action in RECOVER.values()} & TAKES_AWAY == {Action.REPLACE_ARTIFACT}
+    storage = {action for _, _, action in TABLES[Policy.STORAGE_IS_ALWAYS_RIGHT].values()}
+    assert not storage & {Action.QUARANTINE, Action.CLEAR_AND_QUARANTINE}
+    assert {action for _, _, action in RECOVER.values()} & TAKES_AWAY == {Action.REPLACE_ARTIFACT, Action.QUARANTINE}
+
+
+def test_recovery_sets_apart_only_what_no_row_ever_referred_to() -> None:
+    quarantined = [(case, label) for case, label, action in RECOVER.values() if action is Action.QUARANTINE]
+    assert [label for _, label in quarantined] == [Label.OUTLIVED]
+    assert all(case.here is None and case.named is None for case, _ in quarantined)
 
 
 def test_content_is_compared_by_what_both_sides_claim() -> None:

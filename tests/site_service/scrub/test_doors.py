@@ -194,3 +194,22 @@ def test_the_admin_edits_the_schedule(scrubbed: Scrubbed, admin_page: Client) ->
     assert "must end with" in refused.content.decode()
     scan.follow(queries.configured_schedule())
     assert CopyVerification.objects.get(location_id=artifact_id).next_at is None
+
+
+def test_an_operator_has_some_copies_read_now(scrubbed: Scrubbed, worker: RedisBroker, client: Client) -> None:
+    ids = [scrubbed.put(f"cadc:TEST/{number}", b"%d" % number) for number in range(4)]
+    flip_bit(scrubbed.file_of(ids[1]), 0)
+    document = {"uris": ["cadc:TEST/1", "cadc:TEST/2", "cadc:TEST/unknown", "not a uri"]}
+    reader = auth.create_api_token(name="r", grants=frozenset({Grant.READ}), now=rows.database_now())
+    refused = client.post(
+        "/scrub", json.dumps(document), content_type="application/json", headers={"Authorization": f"Bearer {reader}"}
+    )
+    assert refused.status_code == 403
+    operator = auth.create_api_token(name="o", grants=frozenset({Grant.OPERATE}), now=rows.database_now())
+    answer = client.post(
+        "/scrub", json.dumps(document), content_type="application/json", headers={"Authorization": f"Bearer {operator}"}
+    )
+    assert answer.json() == {"due": 2, "sent": 2}
+    worker.join("scrub", timeout=20_000)
+    assert DamagedCopy.objects.get().artifact_id == ids[1]
+    assert CopyVerification.objects.filter(result="read").count() == 1
