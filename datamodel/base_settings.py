@@ -50,6 +50,7 @@ BASE_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "datamodel",
+    "datamodel.snapshots",
     "harvest",
     "harvest.reconcile",
 ]
@@ -161,12 +162,21 @@ INVENTORY_REMOTE_TIMEOUT_SECONDS = env.integer("INVENTORY_REMOTE_TIMEOUT_SECONDS
 # How often each remote is compared with this inventory, and what is then done: report, add (nothing that removes), or all.
 INVENTORY_RECONCILE_SECONDS = env.integer("INVENTORY_RECONCILE_SECONDS", 3600, minimum=1)
 INVENTORY_RECONCILE = env.choice("INVENTORY_RECONCILE", "add", ("report", "add", "all"))
+# How long what was replaced or deleted is remembered (not its bytes): so far back the inventory as of a moment can be asked for.
+INVENTORY_HISTORY_SECONDS = env.integer("INVENTORY_HISTORY_SECONDS", 400 * 24 * 3600)
+# A query that names who has to speak before a snapshot is final; "": nobody else.
+INVENTORY_SNAPSHOT_AWAITS = ""
 INVENTORY_NAMESPACES = env.words("INVENTORY_NAMESPACES")
 INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 
 # What the roles add to: modules that describe plain views, modules with gauges, checks of readiness, VOSI capabilities.
-INVENTORY_SCHEMA_MODULES = ["datamodel.schema", "harvest.schema"]
-INVENTORY_METRICS_MODULES = ["datamodel.metrics", "harvest.metrics", "harvest.reconcile.metrics"]
+INVENTORY_SCHEMA_MODULES = ["datamodel.schema", "datamodel.snapshots.schema", "harvest.schema"]
+INVENTORY_METRICS_MODULES = [
+    "datamodel.metrics",
+    "datamodel.snapshots.metrics",
+    "harvest.metrics",
+    "harvest.reconcile.metrics",
+]
 INVENTORY_METRICS_PUBLIC = env.flag("INVENTORY_METRICS_PUBLIC", default=False)
 # A database that forgets what it has acknowledged is for tests.
 INVENTORY_ALLOW_UNSAFE_DATABASE = env.flag("INVENTORY_ALLOW_UNSAFE_DATABASE", default=False)

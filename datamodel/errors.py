@@ -17,6 +17,7 @@ The tree says who failed:
     │   ├── ArtifactNotFoundError       no such artifact (here)
     │   ├── TransactionNotFoundError    no such put transaction
     │   ├── CursorGoneError             the cursor is of another epoch or above the horizon
+    │   ├── HistoryGoneError            the past that was asked for is forgotten here
     │   ├── StateConflictError          the state of the thing forbids it
     │   ├── PreconditionFailedError     If-Match or If-None-Match does not hold
     │   ├── ChecksumMismatchError       content is not what was declared
@@ -144,6 +145,12 @@ class CursorGoneError(CallerError):
     """The cursor is of another epoch or above the horizon; start again without one."""
 
     code = "cursor_gone"
+
+
+class HistoryGoneError(CallerError):
+    """The past that was asked for is forgotten here; `since` says from when it is known."""
+
+    code = "history_gone"
 
 
 class StateConflictError(CallerError):

@@ -34,6 +34,7 @@ STATUS: dict[type[InventoryError], HTTPStatus] = {
     errors.ArtifactNotFoundError: HTTPStatus.NOT_FOUND,
     errors.TransactionNotFoundError: HTTPStatus.NOT_FOUND,
     errors.CursorGoneError: HTTPStatus.GONE,
+    errors.HistoryGoneError: HTTPStatus.GONE,
     errors.StateConflictError: HTTPStatus.CONFLICT,
     errors.RaceLostError: HTTPStatus.CONFLICT,
     errors.PreconditionFailedError: HTTPStatus.PRECONDITION_FAILED,

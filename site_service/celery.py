@@ -15,6 +15,7 @@ app = Celery("site_service")
 app.conf.update(settings.CELERY_SETTINGS)
 app.autodiscover_tasks(
     [
+        "datamodel.snapshots",
         "harvest",
         "harvest.reconcile",
         "site_service.files",
@@ -22,6 +23,7 @@ app.autodiscover_tasks(
         "site_service.scrub",
         "site_service.file_sync",
         "site_service.file_validate",
+        "site_service.snapshots",
     ]
 )
 
@@ -40,5 +42,8 @@ app.conf.beat_schedule = {
     "file-validate": every(30, "site_service.file_validate.tasks.advance_validation"),
     "scrub": every(settings.INVENTORY_SCRUB_SECONDS, "site_service.scrub.tasks.enqueue_readings"),
     "scrub-tidy": every(6 * 3600, "site_service.scrub.tasks.tidy"),
+    "snapshots": every(30, "datamodel.snapshots.tasks.advance_snapshots"),
+    "history": every(300, "datamodel.snapshots.tasks.forget_history"),
+    "pins": every(settings.INVENTORY_PINS_SECONDS, "site_service.snapshots.tasks.exchange_pins"),
     "retention": every(30, "site_service.retention.tasks.enqueue_removals"),
 }

@@ -11,6 +11,8 @@ from datamodel import queries as model_queries
 from datamodel.errors import StoredObjectMissingError
 from datamodel.logs import unit_of_work
 from datamodel.rules import Located
+from datamodel.snapshots.operations import lock_moments
+from datamodel.snapshots.queries import FREE_SQL
 from site_service.retention import queries
 from site_service.storage.contract import ArtifactStore, ContentFacts, InvalidObject
 
@@ -25,7 +27,7 @@ _RESCUE_RETIRED_SQL = f"""
 _CLAIM_RETIRED_SQL = f"""
     UPDATE retired_artifact r SET state = 'removing', state_at = inventory_now()
     WHERE r.id = %(id)s AND NOT {_IN_USE} AND (r.state = 'removing' OR (r.state = 'retained'
-        AND r.died_at < inventory_now() - make_interval(secs => {{kept}})))
+        AND r.died_at < inventory_now() - make_interval(secs => {{kept}}) AND {FREE_SQL}))
     RETURNING r.storage_id, r.storage_bucket
 """
 _PURGE_SQL = """
@@ -43,7 +45,7 @@ def purge_retired(*, store: ArtifactStore, artifact_id: uuid.UUID) -> bool:
     """Remove the bytes of one retired artifact; whether they are gone now.
 
     State `removing` is committed first, so nobody restores what is half gone; `purged` last. A repeat after a crash at any point
-    finishes the work; one that comes too early, or for bytes in use, does nothing. Raises `StorageUnavailableError`.
+    finishes the work; one that comes too early, or for bytes in use or needed by a snapshot, does nothing. Raises `StorageUnavailableError`.
     """
     with unit_of_work(logger, "purge_retired", id=artifact_id) as work:
         located = _claim_retired(artifact_id)
@@ -97,6 +99,7 @@ def follow_facts(*, store: ArtifactStore, artifact_id: uuid.UUID) -> bool:
 
 def _claim_retired(artifact_id: uuid.UUID) -> Located | None:
     with transaction.atomic(), connection.cursor() as cursor:
+        lock_moments(shared=True)
         cursor.execute(_RESCUE_RETIRED_SQL, {"id": artifact_id})
         kept, parameters = queries.retention().sql("r.uri")
         cursor.execute(_CLAIM_RETIRED_SQL.format(kept=kept), {"id": artifact_id, **parameters})

@@ -12,6 +12,7 @@ from django.db.models import Exists, OuterRef, Subquery
 from datamodel.models import HarvestConflict, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
 from datamodel.queries import RETIRED_COLUMNS, RetiredRow, retired_from
 from datamodel.rows import database_now
+from datamodel.snapshots.queries import FREE_SQL
 from datamodel.uris import ArtifactUri, Namespace, prefix_upper_bound
 from site_service.retention.models import RetentionRule
 from site_service.retention.rules import Retention
@@ -25,7 +26,7 @@ _LATELY = timedelta(days=1)
 _DUE_SQL = """
     SELECT r.id FROM retired_artifact r
     WHERE r.state = 'retained' AND r.died_at < inventory_now() - make_interval(secs => %(shortest)s)
-        AND r.died_at < inventory_now() - make_interval(secs => {kept})
+        AND r.died_at < inventory_now() - make_interval(secs => {kept}) AND {free}
     ORDER BY r.died_at LIMIT %(limit)s
 """
 _UNDELETABLE_SQL = f"""
@@ -37,6 +38,7 @@ _UNDELETABLE_SQL = f"""
 _LATEST_SQL = f"""
     SELECT {RETIRED_COLUMNS} FROM retired_artifact r WHERE r.uri = %(uri)s AND r.state = 'retained'
         AND (%(as_of)s::timestamptz IS NULL OR (r.born_at <= %(as_of)s AND r.died_at > %(as_of)s))
+        AND (%(checksum)s::text IS NULL OR (r.content_checksum, r.content_length) = (%(checksum)s, %(length)s))
     ORDER BY r.died_at DESC, r.id LIMIT 1
 """
 
@@ -63,7 +65,7 @@ def due_retired() -> list[uuid.UUID]:
     expression, parameters = kept.sql("r.uri")
     parameters |= {"shortest": kept.shortest.total_seconds(), "limit": BATCH}
     with connection.cursor() as cursor:
-        cursor.execute(_DUE_SQL.format(kept=expression), parameters)
+        cursor.execute(_DUE_SQL.format(kept=expression, free=FREE_SQL), parameters)
         due = [row[0] for row in cursor.fetchall()]
     stuck = RetiredArtifact.objects.filter(
         state=RetiredArtifact.State.REMOVING, state_at__lt=database_now() - STUCK
@@ -82,10 +84,13 @@ def undeletable(namespace: Namespace, *, as_of: datetime | None, after: str, lim
         return [retired_from(row) for row in cursor.fetchall()]
 
 
-def latest_retained(uri: ArtifactUri, *, as_of: datetime | None) -> RetiredRow | None:
-    """What can live again of one uri: what lived at `as_of`, or else what ended last."""
+def latest_retained(
+    uri: ArtifactUri, *, as_of: datetime | None, content: tuple[str, int] | None = None
+) -> RetiredRow | None:
+    """What can live again of one uri: what lived at `as_of`, or else what ended last; `content` is its checksum and length."""
+    checksum, length = content or (None, None)
     with connection.cursor() as cursor:
-        cursor.execute(_LATEST_SQL, {"uri": uri.value, "as_of": as_of})
+        cursor.execute(_LATEST_SQL, {"uri": uri.value, "as_of": as_of, "checksum": checksum, "length": length})
         row = cursor.fetchone()
     return retired_from(row) if row is not None else None
 

@@ -1,0 +1,40 @@
+"""Gauges of snapshots: how many in which state, how long the oldest waits, and what they hold back from removal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django.db import connection
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from datamodel.snapshots.queries import held_size
+from datamodel.snapshots.rules import State
+
+_STATES_SQL = """
+    SELECT state, count(*), count(*) FILTER (WHERE is_orphan),
+        coalesce(extract(epoch FROM inventory_now() - min(created_at)), 0) FROM snapshot GROUP BY state
+"""
+
+
+def collect() -> Iterable[Metric]:
+    """Computed at the scrape."""
+    states = GaugeMetricFamily("inventory_snapshots", "Snapshots, those of globals included", labels=["state"])
+    with connection.cursor() as cursor:
+        cursor.execute(_STATES_SQL)
+        found = {row[0]: row[1:] for row in cursor.fetchall()}
+    for state in State:
+        states.add_metric([state.value], found.get(state.value, (0, 0, 0))[0])
+    yield states
+    yield GaugeMetricFamily(
+        "inventory_snapshot_orphans",
+        "Snapshots of globals that these do not know any more; what they hold stays",
+        value=sum(row[1] for row in found.values()),
+    )
+    yield GaugeMetricFamily(
+        "inventory_snapshot_pinning_seconds",
+        "Age of the oldest snapshot that is not kept yet",
+        value=float(found.get(State.PINNING.value, (0, 0, 0))[2]),
+    )
+    count, size = held_size()
+    yield GaugeMetricFamily("inventory_pinned_artifacts", "Retired artifacts that a snapshot needs", value=count)
+    yield GaugeMetricFamily("inventory_pinned_bytes", "Their bytes", value=size)
