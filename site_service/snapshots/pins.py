@@ -21,6 +21,7 @@ from datamodel.logs import unit_of_work
 from datamodel.models import RemoteInventory
 from datamodel.positions import Position, read_identity
 from datamodel.rows import database_now
+from datamodel.rules import truncate_to_millis
 from datamodel.snapshots import queries
 from datamodel.snapshots.models import PinSource, Snapshot
 from datamodel.snapshots.rules import State
@@ -195,7 +196,8 @@ def _words(ids: Iterable[uuid.UUID]) -> str:
 
 
 def _moment(text: object) -> datetime:
+    """Never later than it says: the database would round."""
     when = datetime.fromisoformat(str(text))
     if when.tzinfo is None:
         raise ValueError(f"{text} names no time zone")
-    return when
+    return truncate_to_millis(when)
