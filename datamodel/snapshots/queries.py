@@ -72,9 +72,9 @@ _CHANGES_SQL = f"""
 """
 # Bytes equal to what lived at the moment of a snapshot are its bytes, whichever id they had last: undelete gives them new ones.
 HELD_SQL = """
-    EXISTS (SELECT FROM snapshot s WHERE s.state <> 'released' AND starts_with(r.uri, s.namespace) AND EXISTS (
-        SELECT FROM retired_artifact h WHERE h.uri = r.uri AND h.content_checksum = r.content_checksum
-            AND h.content_length = r.content_length AND h.born_at <= s.moment AND greatest(h.died_at, h.ended_at) > s.moment))
+    EXISTS (SELECT FROM retired_artifact h JOIN snapshot s ON s.moment >= h.born_at AND s.moment < greatest(h.died_at, h.ended_at)
+        WHERE h.uri = r.uri AND h.content_checksum = r.content_checksum AND h.content_length = r.content_length
+            AND s.state <> 'released' AND starts_with(r.uri, s.namespace))
 """
 # What a global has not told us of yet are snapshots of later moments than its last answer: nothing that ended before is in them.
 _UNTOLD_SQL = """

@@ -17,6 +17,7 @@ from typing import Any, Self
 from django.db import connection, transaction
 
 from datamodel.errors import InvalidUriError, RemoteProtocolError
+from datamodel.identity import FEED_TABLES
 from datamodel.logs import unit_of_work
 from datamodel.models import RemoteInventory
 from datamodel.positions import Position, read_identity
@@ -35,8 +36,10 @@ _ANSWER_SECONDS = 30
 _ANSWER_BYTES = 4 * 1024 * 1024
 _MOST_PAGES = 1000
 _IDS_AT_ONCE = 500
-# Whatever has an id below this has been given it: the change feed passes it once those are over.
-_NEXT_TXID_SQL = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1"
+# As far as a cursor of the change feed will go, once every transaction that is older is over.
+_NEWEST_SQL = "SELECT max(newest) FROM ({}) AS tables".format(
+    " UNION ALL ".join(f"SELECT coalesce(max(txid), 0) AS newest FROM {table}" for table in FEED_TABLES)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +177,7 @@ def _acknowledge(door: Remote, held: Sequence[uuid.UUID], dropped: Sequence[uuid
     """Tell it which are kept, and below which position all lies that happened before; and which are let go."""
     identity = read_identity()
     for start in range(0, max(len(held), len(dropped)), _IDS_AT_ONCE):
-        position = Position(identity.inventory_id, identity.epoch, _next_txid())
+        position = Position(identity.inventory_id, identity.epoch, _newest_change())
         fields = [
             ("position", str(position)),
             ("held", _words(held[start : start + _IDS_AT_ONCE])),
@@ -184,9 +187,9 @@ def _acknowledge(door: Remote, held: Sequence[uuid.UUID], dropped: Sequence[uuid
         client.fetch_text(door, "/pins", fields, seconds=_ANSWER_SECONDS, most_bytes=_ANSWER_BYTES, is_posted=True)
 
 
-def _next_txid() -> int:
+def _newest_change() -> int:
     with connection.cursor() as cursor:
-        cursor.execute(_NEXT_TXID_SQL)
+        cursor.execute(_NEWEST_SQL)
         (txid,) = cursor.fetchone()
     return int(txid)
 

@@ -12,17 +12,19 @@ from django.db import connections, transaction
 from django.test import Client
 from django.utils import timezone
 
-from datamodel import sealing
+from datamodel import operations as operations_of_model, sealing
 from datamodel.errors import RemoteProtocolError, RemoteUnavailableError, StateConflictError
 from datamodel.models import RemoteInventory, StorageSite
-from datamodel.positions import Position, read_identity
+from datamodel.positions import Position
 from datamodel.rows import database_now
 from datamodel.snapshots import operations, queries
 from datamodel.snapshots.models import PinSource, Snapshot
-from datamodel.uris import Namespace
+from datamodel.uris import ArtifactUri, Namespace
+from harvest.feed import read_head
 from site_service.snapshots import pins
 from site_service.snapshots.tasks import exchange_pins
 from tests.datamodel.snapshots.moments import tick
+from tests.factories import new_content
 from tests.fakes.pins import FakeGlobal, fake_global
 
 pytestmark = pytest.mark.usefixtures("site")
@@ -47,6 +49,7 @@ def held(peer: FakeGlobal) -> list[str]:
 def test_a_snapshot_of_a_global_is_kept_here_and_acknowledged_with_a_position(
     peer: FakeGlobal, remote: RemoteInventory
 ) -> None:
+    operations_of_model.record_stored(uri=ArtifactUri.parse("cadc:TEST/1"), content=new_content())
     pin = peer.add(tick())
     pins.exchange_pins(remote=remote)
     found = queries.find("global:one")
@@ -54,7 +57,9 @@ def test_a_snapshot_of_a_global_is_kept_here_and_acknowledged_with_a_position(
     assert peer.tokens == ["Bearer secret"]
     assert held(peer) == [pin["id"]]
     position = Position.parse(peer.said[0]["position"])
-    assert (position.inventory_id, position.epoch) == (read_identity().inventory_id, read_identity().epoch)
+    head = read_head()
+    assert (position.inventory_id, position.epoch) == (head.identity.inventory_id, head.identity.epoch)
+    assert position.txid == head.settled, "further a cursor will not go while nothing happens here"
     source = PinSource.objects.get()
     assert abs(source.heard_until - peer.until) < timedelta(milliseconds=1)
 
