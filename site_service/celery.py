@@ -44,6 +44,7 @@ app.conf.beat_schedule = {
     "scrub-tidy": every(6 * 3600, "site_service.scrub.tasks.tidy"),
     "snapshots": every(30, "datamodel.snapshots.tasks.advance_snapshots"),
     "history": every(300, "datamodel.snapshots.tasks.forget_history"),
+    "held": every(600, "datamodel.snapshots.tasks.count_held"),
     "pins": every(settings.INVENTORY_PINS_SECONDS, "site_service.snapshots.tasks.exchange_pins"),
     "retention": every(30, "site_service.retention.tasks.enqueue_removals"),
 }

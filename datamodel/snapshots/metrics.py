@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from django.db import connection
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from datamodel.snapshots.queries import held_size
+from datamodel.snapshots.models import SnapshotMark
 from datamodel.snapshots.rules import State
 
 _STATES_SQL = """
@@ -35,6 +35,7 @@ def collect() -> Iterable[Metric]:
         "Age of the oldest snapshot that is not kept yet",
         value=float(found.get(State.PINNING.value, (0, 0, 0))[2]),
     )
-    count, size = held_size()
+    held = SnapshotMark.objects.values_list("held_artifacts", "held_size").filter(id=1).first()
+    count, size = held or (0, 0)
     yield GaugeMetricFamily("inventory_pinned_artifacts", "Retired artifacts that a snapshot needs", value=count)
     yield GaugeMetricFamily("inventory_pinned_bytes", "Their bytes", value=size)

@@ -122,11 +122,15 @@ class PinSource(models.Model):
 
 
 class SnapshotMark(models.Model):
-    """One row: from when on this inventory knows its past, and up to which moment it has told its sites of all snapshots."""
+    """One row: from when on this inventory knows its past, up to which moment it has told its sites of all snapshots, and
+    what snapshots hold back from removal here, as it was last counted.
+    """
 
     id = models.SmallIntegerField(primary_key=True, default=1)
     history_begins_at = MillisField(null=True)
     told_until = MillisField(null=True)
+    held_artifacts = models.BigIntegerField(default=0)
+    held_size = models.BigIntegerField(default=0)
 
     class Meta:
         db_table = "snapshot_mark"

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # One lock for the moments of snapshots: exclusive for whoever fixes one or promises that there are no others, shared by removals.
 _MOMENT_LOCK = 7_308_001
+# Two processes do not measure one snapshot at a time.
+_MEASURE_LOCK = 7_308_002
 _PRUNED_AT_ONCE = 10_000
 _LOOK_AGAIN_SECONDS = 0.005
 _PRUNE_SQL = f"""
@@ -74,14 +76,18 @@ def create_snapshot(
 def settle_snapshot(*, snapshot: Snapshot) -> bool:
     """Make a snapshot `kept` once all that happened before its moment is known here: its digest is final then.
 
-    Returns False while something is awaited. Repeatable; of two at once one wins and both say the same.
+    Returns False while something is awaited, or another process is at it. Repeatable.
     """
     if snapshot.state != State.PINNING or snapshot.source:
         return snapshot.state == State.KEPT
     if queries.awaited(snapshot) or not queries.is_past(snapshot.moment):
         return False
-    with unit_of_work(logger, "settle_snapshot", name=snapshot.name, namespace=snapshot.namespace) as work:
+    # Reads only: the scan may be long, and must not hold back the feed.
+    with transaction.atomic():
+        if not _is_ours_to_measure(snapshot):
+            return False
         tree = queries.tree(snapshot.namespace, snapshot.moment)
+    with unit_of_work(logger, "settle_snapshot", name=snapshot.name, namespace=snapshot.namespace) as work:
         whole = rules.total_of(tree)
         work.note(artifacts=whole.count, bytes=whole.size, digest=whole.text)
         measured = {"digest": whole.text, "artifacts": whole.count, "size": whole.size}
@@ -174,6 +180,13 @@ def prune_history() -> int:
         return pruned
 
 
+def count_held() -> tuple[int, int]:
+    """Count anew how many retired artifacts and bytes snapshots hold back here, for the metrics."""
+    artifacts, size = queries.held_size()
+    SnapshotMark.objects.update_or_create(id=1, defaults={"held_artifacts": artifacts, "held_size": size})
+    return artifacts, size
+
+
 def tell_until_now() -> datetime:
     """Inside a transaction, before the snapshots are listed for a site: no later snapshot is of an earlier moment than this."""
     lock_moments(shared=False)
@@ -185,6 +198,13 @@ def tell_until_now() -> datetime:
 def keep_of(schedule: SnapshotSchedule) -> Keep:
     """As the rules take it."""
     return Keep(schedule.hourly, schedule.daily, schedule.monthly, schedule.yearly)
+
+
+def _is_ours_to_measure(snapshot: Snapshot) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))", [_MEASURE_LOCK, str(snapshot.id)])
+        (is_ours,) = cursor.fetchone()
+    return bool(is_ours)
 
 
 def _take(schedule: SnapshotSchedule, period: str) -> Snapshot | None:

@@ -211,8 +211,9 @@ def is_past(moment: datetime) -> bool:
 
 
 def held_size() -> tuple[int, int]:
-    """How many retired artifacts, and bytes, the snapshots hold back from removal."""
-    with connection.cursor() as cursor:
+    """How many retired artifacts, and bytes, the snapshots hold back from removal; looks at every one that is retained."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL statement_timeout = {_SCAN_SECONDS * 1000}")
         cursor.execute(_HELD_SIZE_SQL)
         count, size = cursor.fetchone()
     return int(count), int(size)

@@ -24,6 +24,14 @@ def advance_snapshots() -> None:
         work.note(taken=len(taken), kept=kept, thinned=operations.thin_snapshots())
 
 
+@shared_task(name="datamodel.snapshots.tasks.count_held")
+def count_held() -> None:
+    """What snapshots hold back here is too much to count at each scrape."""
+    with unit_of_work(logger, "count_held") as work:
+        artifacts, size = operations.count_held()
+        work.note(artifacts=artifacts, bytes=size)
+
+
 @shared_task(name="datamodel.snapshots.tasks.forget_history")
 def forget_history() -> None:
     """The past that is older than it is kept goes, some at a time."""

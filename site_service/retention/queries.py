@@ -23,11 +23,15 @@ STUCK = timedelta(minutes=10)
 _LATELY = timedelta(days=1)
 
 
+# Snapshots may hold back any number of dead for years: a tick looks at no more than this, and the next one goes on from there.
+LOOKED_AT = 20_000
 _DUE_SQL = """
-    SELECT r.id FROM retired_artifact r
-    WHERE r.state = 'retained' AND r.died_at < inventory_now() - make_interval(secs => %(shortest)s)
-        AND r.died_at < inventory_now() - make_interval(secs => {kept}) AND {free}
-    ORDER BY r.died_at LIMIT %(limit)s
+    SELECT r.id, r.died_at, r.died_at < inventory_now() - make_interval(secs => {kept}) AND {free} FROM (
+        SELECT * FROM retired_artifact
+        WHERE state = 'retained' AND died_at < inventory_now() - make_interval(secs => %(shortest)s)
+            AND (died_at, id) > (%(died_at)s::timestamptz, %(id)s::uuid)
+        ORDER BY died_at, id LIMIT %(looked_at)s
+    ) r ORDER BY r.died_at, r.id
 """
 _UNDELETABLE_SQL = f"""
     SELECT DISTINCT ON (r.uri) {RETIRED_COLUMNS} FROM retired_artifact r
@@ -59,14 +63,38 @@ def obsolete_before() -> datetime:
     return database_now() - timedelta(seconds=settings.INVENTORY_TRANSFER_SECONDS)
 
 
+class _Round:
+    """How far this process has looked through the dead, the longest dead first; at the end it starts anew.
+
+    Forgetting it costs a look, nothing else.
+    """
+
+    _START = ("-infinity", uuid.UUID(int=0))
+
+    def __init__(self) -> None:
+        self._place: tuple[str | datetime, uuid.UUID] = self._START
+
+    def next_due(self) -> list[uuid.UUID]:
+        """What is due and free among the next ones. While a batch is full, its place is not left: what is sent may be lost."""
+        kept = retention()
+        expression, parameters = kept.sql("r.uri")
+        values = {"shortest": kept.shortest.total_seconds(), "looked_at": LOOKED_AT}
+        place = {"died_at": self._place[0], "id": self._place[1]}
+        with connection.cursor() as cursor:
+            cursor.execute(_DUE_SQL.format(kept=expression, free=FREE_SQL), {**parameters, **values, **place})
+            rows = cursor.fetchall()
+        due = [identity for identity, _, is_due in rows if is_due]
+        if len(due) < BATCH:
+            self._place = (rows[-1][1], rows[-1][0]) if len(rows) == LOOKED_AT else self._START
+        return due[:BATCH]
+
+
+_round = _Round()
+
+
 def due_retired() -> list[uuid.UUID]:
     """Retired artifacts whose bytes are due, the longest dead first; then those whose removal was begun and got stuck."""
-    kept = retention()
-    expression, parameters = kept.sql("r.uri")
-    parameters |= {"shortest": kept.shortest.total_seconds(), "limit": BATCH}
-    with connection.cursor() as cursor:
-        cursor.execute(_DUE_SQL.format(kept=expression, free=FREE_SQL), parameters)
-        due = [row[0] for row in cursor.fetchall()]
+    due = _round.next_due()
     stuck = RetiredArtifact.objects.filter(
         state=RetiredArtifact.State.REMOVING, state_at__lt=database_now() - STUCK
     ).order_by("state_at")

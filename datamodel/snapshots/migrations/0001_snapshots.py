@@ -33,6 +33,8 @@ class Migration(migrations.Migration):
                 ('id', models.SmallIntegerField(default=1, primary_key=True, serialize=False)),
                 ('history_begins_at', datamodel.models.fields.MillisField(null=True)),
                 ('told_until', datamodel.models.fields.MillisField(null=True)),
+                ('held_artifacts', models.BigIntegerField(default=0)),
+                ('held_size', models.BigIntegerField(default=0)),
             ],
             options={
                 'db_table': 'snapshot_mark',

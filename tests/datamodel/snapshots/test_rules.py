@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 
+import datamodel
 from datamodel.snapshots.rules import (
+    MOVES,
     Change,
     Entry,
     Keep,
+    State,
     change_of,
     differing,
     is_name,
@@ -135,3 +140,9 @@ def test_what_became_of_a_uri_has_four_names() -> None:
 )
 def test_names_fit_into_a_path(name: str, *, good: bool) -> None:
     assert is_name(name) is good
+
+
+def test_the_readme_tells_the_moves_between_states() -> None:
+    text = (Path(datamodel.__file__).parent / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(pinning|kept|released)` \| ([^|]*) \|", text, re.MULTILINE))
+    assert {State(name): {State(word) for word in re.findall("[a-z]+", told)} for name, told in rows.items()} == MOVES

@@ -240,3 +240,20 @@ def test_a_global_that_is_switched_off_holds_nothing_back_but_what_it_named(stor
     RemoteInventory.objects.filter(id=remote.id).update(enabled=False)
     assert purge(store, unnamed)
     assert not purge(store, named)
+
+
+def test_what_snapshots_hold_does_not_keep_the_rest_from_being_found(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More dead are held than one tick looks at; the next ticks look further, and then from the start again."""
+    monkeypatch.setattr(queries, "LOOKED_AT", 2)
+    for length in range(5):
+        put(store, 10 + length)
+        snapshot_operations.create_snapshot(name=f"s{length}", namespace=NAMESPACE, created_by="test")
+        tick()
+    free = put(store, 20)
+    delete()
+    tick()
+    found = [queries.due_retired() for _ in range(8)]
+    assert [len(each) for each in found] == [0, 0, 1, 0, 0, 0, 1, 0]
+    assert found[2] == found[6] == [free]

@@ -15,6 +15,7 @@ from datamodel import operations as model_operations
 from datamodel.models import Artifact, RetiredArtifact
 from datamodel.snapshots import operations, queries
 from datamodel.snapshots.models import Snapshot, SnapshotSchedule
+from datamodel.snapshots.tasks import count_held
 from datamodel.uris import Namespace
 from site_service.retention import operations as removal, queries as retention
 from site_service.snapshots import restore
@@ -219,6 +220,7 @@ def test_snapshots_are_listed_in_pages_the_latest_first(client: Client) -> None:
 
 @pytest.mark.usefixtures("damaged")
 def test_snapshots_and_what_they_hold_are_metrics(client: Client) -> None:
+    count_held()
     text = client.get("/metrics").content.decode()
     assert 'inventory_snapshots{state="kept"} 1.0' in text
     assert 'inventory_snapshots{state="pinning"} 0.0' in text
