@@ -50,6 +50,7 @@ BASE_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "datamodel",
+    "datamodel.alarms",
     "datamodel.snapshots",
     "harvest",
     "harvest.reconcile",
@@ -169,10 +170,25 @@ INVENTORY_SNAPSHOT_AWAITS = ""
 INVENTORY_NAMESPACES = env.words("INVENTORY_NAMESPACES")
 INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 
+# Whom alarms are told: addresses, and webhooks as a JSON list of {name, url, secret}; what goes on is told again after so long.
+INVENTORY_ALARM_EMAIL_TO = env.words("INVENTORY_ALARM_EMAIL_TO")
+INVENTORY_ALARM_EMAIL_FROM = env.text("INVENTORY_ALARM_EMAIL_FROM", f"inventory@{_PUBLIC_HOST}")
+INVENTORY_ALARM_WEBHOOKS = env.text("INVENTORY_ALARM_WEBHOOKS", "[]")
+INVENTORY_ALARM_REPEAT_SECONDS = env.integer("INVENTORY_ALARM_REPEAT_SECONDS", 4 * 3600, minimum=1)
+_MAIL = env.mail_server(env.text("INVENTORY_EMAIL_URL", "smtp://localhost"))
+EMAIL_HOST, EMAIL_PORT, EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _MAIL.host, _MAIL.port, _MAIL.user, _MAIL.password
+EMAIL_USE_SSL, EMAIL_USE_TLS, EMAIL_TIMEOUT = _MAIL.is_ssl, _MAIL.is_starttls, 10
+
 # What the roles add to: modules that describe plain views, modules with gauges, checks of readiness, VOSI capabilities.
-INVENTORY_SCHEMA_MODULES = ["datamodel.schema", "datamodel.snapshots.schema", "harvest.schema"]
+INVENTORY_SCHEMA_MODULES = [
+    "datamodel.schema",
+    "datamodel.alarms.schema",
+    "datamodel.snapshots.schema",
+    "harvest.schema",
+]
 INVENTORY_METRICS_MODULES = [
     "datamodel.metrics",
+    "datamodel.alarms.metrics",
     "datamodel.snapshots.metrics",
     "harvest.metrics",
     "harvest.reconcile.metrics",

@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from datamodel import notify
+from datamodel.alarms.models import Alarm
+from datamodel.alarms.operations import clear_alarms, raise_alarm
+from datamodel.alarms.rules import AlarmKind
 from datamodel.deletion import Limits
 from datamodel.errors import DeletionBrakeError
 from datamodel.models import DeletionBrake
@@ -53,12 +56,18 @@ def count_removals(*, source: str, more: int) -> None:
 def engage(*, source: str, reason: str) -> None:
     """Record that a source was stopped; the first time stands."""
     values: dict[str, object] = {"reason": reason[:500]}
-    brake, _ = DeletionBrake.objects.get_or_create(source=source, defaults={"day": Now(), **values})
-    DeletionBrake.objects.filter(source=brake.source, engaged_at__isnull=True).update(engaged_at=Now(), **values)
+    with transaction.atomic():
+        brake, _ = DeletionBrake.objects.get_or_create(source=source, defaults={"day": Now(), **values})
+        DeletionBrake.objects.filter(source=brake.source, engaged_at__isnull=True).update(engaged_at=Now(), **values)
+        raise_alarm(kind=AlarmKind.DELETION_BRAKE, subject=source, text=reason)
 
 
 def release(*, brakes: QuerySet[DeletionBrake], period: timedelta = RELEASE) -> int:
     """An operator lets these pass for a time, however much they remove; returns how many. Whoever waits is woken."""
-    released = brakes.update(engaged_at=None, reason="", released_until=Now() + period)
+    with transaction.atomic():
+        sources = list(brakes.values_list("source", flat=True))
+        released = brakes.update(engaged_at=None, reason="", released_until=Now() + period)
+        raised = Alarm.objects.filter(kind=AlarmKind.DELETION_BRAKE.value, subject__in=sources)
+        clear_alarms(alarms=raised, by="release")
     notify.announce()
     return released

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.db import DatabaseError, connection
 
+from datamodel.alarms import channels
 from datamodel.errors import NotConfiguredError
 from datamodel.positions import read_identity
 
@@ -31,6 +32,10 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **options: Any) -
         found.append(Error("INVENTORY_PUBLIC_URL must be an http or https URL", id="inventory.E003"))
     if settings.DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
         found.append(Error("PostgreSQL is the only database", id="inventory.E004"))
+    try:
+        channels.names()
+    except NotConfiguredError as error:
+        found.append(Error(error.detail, id="inventory.E020"))
     return found
 
 

@@ -6,6 +6,7 @@ Every variable may be given as `NAME_FILE` instead: then its value is the stripp
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -13,6 +14,19 @@ from datamodel.errors import NotConfiguredError
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
+_MAIL_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
+
+
+@dataclass(frozen=True, slots=True)
+class MailServer:
+    """Where e-mail is handed in."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    is_ssl: bool
+    is_starttls: bool
 
 
 def text(name: str, default: str | None = None) -> str:
@@ -102,3 +116,20 @@ def redis_urls(url: str) -> tuple[str, str]:
     first = int(parts.path.strip("/") or 0)
     base = parts._replace(path="", query=parts.query)
     return base._replace(path=f"/{first}").geturl(), base._replace(path=f"/{first + 1}").geturl()
+
+
+def mail_server(url: str) -> MailServer:
+    """`smtp://`, `smtp+starttls://` or `smtps://`, as in `smtps://user:password@host:port`. Raises `NotConfiguredError`."""
+    parts = urlsplit(url)
+    if parts.scheme not in _MAIL_PORTS or not parts.hostname:
+        raise NotConfiguredError(
+            "INVENTORY_EMAIL_URL looks like smtp://, smtp+starttls:// or smtps://user:password@host:port"
+        )
+    return MailServer(
+        host=parts.hostname,
+        port=parts.port or _MAIL_PORTS[parts.scheme],
+        user=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        is_ssl=parts.scheme == "smtps",
+        is_starttls=parts.scheme == "smtp+starttls",
+    )

@@ -6,6 +6,7 @@ from django.urls import URLPattern, URLResolver, path
 
 # The schema generator finds `openapi`'s extension once it is imported; only who serves or prints a schema has routes.
 from datamodel import openapi, views  # noqa: F401
+from datamodel.alarms.views import AlarmsView
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.landing, name="landing"),
@@ -13,6 +14,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("readyz", views.readyz, name="readyz"),
     path("metrics", views.prometheus, name="metrics"),
     path("availability", views.availability, name="availability"),
+    path("alarms", AlarmsView.as_view(), name="alarms"),
     path("capabilities", views.capabilities, name="capabilities"),
     path("schema", views.SchemaView.as_view(), name="schema"),
     path("docs", views.DocsView.as_view(url_name="schema"), name="docs"),

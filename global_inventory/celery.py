@@ -13,7 +13,9 @@ from django.conf import settings
 
 app = Celery("global_inventory")
 app.conf.update(settings.CELERY_SETTINGS)
-app.autodiscover_tasks(["datamodel.snapshots", "harvest", "harvest.reconcile", "global_inventory.sites"])
+app.autodiscover_tasks(
+    ["datamodel.alarms", "datamodel.snapshots", "harvest", "harvest.reconcile", "global_inventory.sites"]
+)
 
 
 @signals.setup_logging.connect
@@ -27,6 +29,7 @@ def every(seconds: float, task: str) -> dict[str, object]:
 
 
 app.conf.beat_schedule = {
+    "alarms": every(10, "datamodel.alarms.tasks.deliver_alarms"),
     "harvest": every(settings.INVENTORY_HARVEST_SECONDS, "harvest.tasks.harvest_all"),
     "reconcile": every(settings.INVENTORY_RECONCILE_SECONDS, "harvest.reconcile.tasks.reconcile_all"),
     "snapshots": every(30, "datamodel.snapshots.tasks.advance_snapshots"),

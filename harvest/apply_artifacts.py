@@ -16,6 +16,8 @@ from typing import Any
 from django.db import connection
 
 from datamodel import queries, rules as model_rules
+from datamodel.alarms.operations import raise_alarm
+from datamodel.alarms.rules import AlarmKind, family_of
 from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact
 from datamodel.rows import (
     claim_retired,
@@ -203,7 +205,7 @@ def _holder(known: KnownArtifact) -> uuid.UUID | None:
 
 
 def _record_conflict(winner: ArtifactRow, loser: ArtifactRow, *, loser_site: uuid.UUID | None) -> None:
-    _execute(
+    is_new = _execute(
         """
         INSERT INTO harvest_conflict (id, uri, winner_id, loser_id, loser_checksum, loser_length, loser_last_modified,
             loser_site_id, same_content, decided_at)
@@ -220,6 +222,9 @@ def _record_conflict(winner: ArtifactRow, loser: ArtifactRow, *, loser_site: uui
             model_rules.has_same_content(winner, loser),
         ],
     )
+    if is_new and not model_rules.has_same_content(winner, loser):
+        text = f"Two sites stored different content as {loser.uri}; the later is kept, the earlier ({loser.id}) counts as deleted."
+        raise_alarm(kind=AlarmKind.LOST_COLLISION, subject=family_of(loser.uri), text=text)
 
 
 def _leave_unwanted(selection: Selection) -> None:

@@ -12,7 +12,10 @@ from typing import IO
 
 from django.db import DataError, connection
 
+from datamodel.alarms.operations import raise_alarm
+from datamodel.alarms.rules import AlarmKind
 from datamodel.errors import RemoteProtocolError
+from datamodel.models import RemoteInventory
 from harvest.client import Page
 from harvest.streams import ARTIFACTS, Column, Kind, Stream
 
@@ -66,6 +69,9 @@ def set_aside(stream: Stream, *, remote_id: int, reason: str, where: str) -> int
 
 
 def _warn(stream: Stream, remote_id: int, count: int) -> None:
+    name = RemoteInventory.objects.values_list("name", flat=True).get(id=remote_id)
+    text = f"{count} rows of its stream {stream.name} could not be believed and were set aside; the others were taken."
+    raise_alarm(kind=AlarmKind.REJECTED_ROWS, subject=name, text=text, count=count)
     facts = {"remote": remote_id, "stream": stream.name, "rows": count, "reason": "rejected"}
     logger.warning("END event=harvest_rejection", extra={"facts": facts})
 

@@ -15,6 +15,7 @@ app = Celery("site_service")
 app.conf.update(settings.CELERY_SETTINGS)
 app.autodiscover_tasks(
     [
+        "datamodel.alarms",
         "datamodel.snapshots",
         "harvest",
         "harvest.reconcile",
@@ -34,6 +35,7 @@ def every(seconds: float, task: str) -> dict[str, object]:
 
 
 app.conf.beat_schedule = {
+    "alarms": every(10, "datamodel.alarms.tasks.deliver_alarms"),
     "harvest": every(settings.INVENTORY_HARVEST_SECONDS, "harvest.tasks.harvest_all"),
     "reconcile": every(settings.INVENTORY_RECONCILE_SECONDS, "harvest.reconcile.tasks.reconcile_all"),
     "trusted-keys": every(60, "harvest.tasks.refresh_trusted_keys"),

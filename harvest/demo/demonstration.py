@@ -145,5 +145,5 @@ class Demonstration:
             sys.stdout.write(json.dumps(urls | facts) + "\n")
             sys.stdout.flush()
         for name, url in urls.items():
-            self._display.say(f"{name:7} {url}/   admin {url}/admin/   API docs {url}/docs/")
+            self._display.say(f"{name:7} {url}/   admin {url}/admin/   API docs {url}/docs")
         self._display.say(f"admin user {ADMIN_USER}, password {known.admin_password}")

@@ -18,6 +18,8 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from datamodel import brake
+from datamodel.alarms.operations import raise_alarm
+from datamodel.alarms.rules import AlarmKind
 from datamodel.models import RemoteInventory
 from datamodel.operations import serialized
 from harvest import apply_artifacts
@@ -28,6 +30,7 @@ from harvest.reconcile import queries, wire
 from harvest.reconcile.models import ReconcileDifference, ReconcileRun
 from harvest.reconcile.queries import Cursors, HereRows
 from harvest.reconcile.rules import (
+    REMOVING,
     Action,
     Here,
     Label,
@@ -132,7 +135,19 @@ def finish_run(*, run: ReconcileRun, error: str = "") -> None:
         ReconcileRun.objects.filter(id=run.id).update(finished_at=Now())
         kept = ReconcileRun.objects.filter(remote_id=run.remote_id).order_by("-started_at")[:_RUNS_KEPT]
         ReconcileRun.objects.filter(remote_id=run.remote_id).exclude(id__in=[each.id for each in kept]).delete()
+        _ask_about(run)
     run.refresh_from_db()
+
+
+def _ask_about(run: ReconcileRun) -> None:
+    """What would have been removed, and was not, waits for an operator."""
+    removing = {label.value for label in REMOVING}
+    left = Counter(run.differences) - Counter(run.applied)
+    waiting = sum(count for label, count in left.items() if label in removing)
+    if waiting:
+        name = run.remote.name
+        text = f"{waiting} rows here should go by what {name} says; nothing was removed. If it is right: manage.py reconcile {name} --apply"
+        raise_alarm(kind=AlarmKind.RECONCILE_REMOVALS, subject=name, text=text)
 
 
 def _settle(

@@ -54,8 +54,8 @@ class Mode(Enum):
 
 
 # Taking their row removes when it decides a collision: one of the two artifacts is then recorded as deleted.
-_REMOVING = {Label.EXCLUDED, Label.DELETED_THERE, Label.COPY_DROPPED, Label.COPY_UNKNOWN}
-_REMOVING |= {Label.THEIRS_WINS, Label.OURS_WINS}
+REMOVING = {Label.EXCLUDED, Label.DELETED_THERE, Label.COPY_DROPPED, Label.COPY_UNKNOWN}
+REMOVING |= {Label.THEIRS_WINS, Label.OURS_WINS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Verdict:
 
     @property
     def removes(self) -> bool:
-        return self.label in _REMOVING and self.action is not Action.NONE
+        return self.label in REMOVING and self.action is not Action.NONE
 
     def is_applied(self, mode: Mode) -> bool:
         if self.action is Action.NONE or mode is Mode.REPORT:

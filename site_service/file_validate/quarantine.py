@@ -14,6 +14,8 @@ from django.db import connection, transaction
 
 from datamodel import operations as model
 from datamodel.adoption import adopt_content
+from datamodel.alarms.operations import raise_alarm
+from datamodel.alarms.rules import AlarmKind, family_of
 from datamodel.errors import InvalidRequestError, StateConflictError
 from datamodel.logs import unit_of_work
 from datamodel.operations import serialized
@@ -54,6 +56,13 @@ def quarantine(
     }
     QuarantinedObject.objects.update_or_create(
         storage_bucket=located.storage_bucket, storage_id=located.storage_id, defaults=values
+    )
+    uri = values.get("uri")
+    name = str(uri) if uri else located.storage_id
+    raise_alarm(
+        kind=AlarmKind.QUARANTINED_OBJECT,
+        subject=family_of(name) if uri else "nameless objects",
+        text=f"The object of {name} was put into quarantine by {decided_by} ({label}): kept, not served, until decided.",
     )
 
 

@@ -19,12 +19,14 @@ from typing import Any
 from django.conf import settings
 from django.db import connection, transaction
 
+from datamodel.alarms.operations import raise_alarm
+from datamodel.alarms.rules import AlarmKind
 from datamodel.errors import InvalidRequestError, InventoryError, RaceLostError
 from datamodel.queries import row_count
 from datamodel.rows import database_now
 from site_service.file_validate.models import ValidationFinding, ValidationRun
 from site_service.file_validate.queries import placed_artifacts
-from site_service.file_validate.rules import Policy
+from site_service.file_validate.rules import Action, Policy
 from site_service.file_validate.survey import Difference, Rows, Survey, grace_configured, survey_bucket
 from site_service.storage.contract import ArtifactStore, StoredObject
 
@@ -180,8 +182,17 @@ def _step(run: ValidationRun, bucket: str) -> None:
     run.next_bucket = later[0] if later else ""
     if not later:
         run.state, run.finished_at = ValidationRun.State.COMPLETE, run.updated_at
+        _ask_about(run)
         facts = {"run": run.id, "policy": run.policy, "objects": run.objects_seen, "result": "ok", **run.counts}
         logger.info("END event=validate", extra={"facts": facts})
+
+
+def _ask_about(run: ValidationRun) -> None:
+    """Differences that an operator has to decide are an alarm when the run is through."""
+    count = ValidationFinding.objects.filter(policy=run.policy, state="open").exclude(action=Action.NONE.value).count()
+    if count:
+        text = f"Inventory and storage differ in {count} places; nothing changes until the findings are applied."
+        raise_alarm(kind=AlarmKind.VALIDATION_DIFFERENCES, subject=run.policy, text=text)
 
 
 def _record_findings(run: ValidationRun, surveys: Mapping[str, Survey]) -> int:

@@ -16,6 +16,8 @@ from typing import Any
 from django.db import connection, transaction
 
 from datamodel import operations as model, queries as model_queries
+from datamodel.alarms.operations import raise_alarm
+from datamodel.alarms.rules import AlarmKind, family_of
 from datamodel.checksums import Checksum
 from datamodel.errors import InvalidChecksumError, StorageUnavailableError
 from datamodel.representation import checksums_of
@@ -157,8 +159,14 @@ def note_failed_repair(*, artifact_id: uuid.UUID, reason: str, detail: str) -> N
     }
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_FAILED_REPAIR_SQL, values)
-        alarms = cursor.fetchall()
-    for uri, finding, is_new in alarms:
+        found = cursor.fetchall()
+        for uri, finding, is_new in found:
+            if is_new:
+                text = (
+                    f"No good copy of {uri} was found anywhere ({finding} here; {reason}). The damaged bytes are kept."
+                )
+                raise_alarm(kind=AlarmKind.NO_GOOD_COPY, subject=family_of(uri), text=text)
+    for uri, finding, is_new in found:
         if is_new:
             facts = {"artifact": artifact_id, "uri": uri, "finding": finding, "reason": reason, "detail": detail}
             logger.error("END event=unrepairable_copy", extra={"facts": facts | {"result": "failed"}})
@@ -225,6 +233,11 @@ class _Reader:
             self._read(artifact, located, rule)
             if self._unreadable_in_a_row >= _STORE_IS_ILL:
                 self.result.is_ended_early = True
+                raise_alarm(
+                    kind=AlarmKind.UNREADABLE_STORE,
+                    subject="store",
+                    text=f"It fails to read: the last copy was {artifact.uri}.",
+                )
                 break
             if self._done and (
                 len(self._done) >= _GROUP_FILES or time.monotonic() - self._done[0].began > _GROUP_SECONDS
@@ -327,6 +340,8 @@ def _take_out(artifact: ArtifactRow, located: Located, verdict: Verdict, found_b
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM copy_verification WHERE storage_bucket = %s AND storage_id = %s", _place(located))
     count(str(verdict.finding), files=1, size=artifact.content_length)
+    text = f"The copy of {artifact.uri} here is bad ({verdict.finding}, found by {found_by}): out of service, to be repaired."
+    raise_alarm(kind=AlarmKind.DAMAGED_COPY, subject=family_of(artifact.uri), text=text)
     return True
 
 

@@ -13,6 +13,7 @@ from django.db import connection
 from pytest_django.fixtures import Settings
 
 from datamodel import rows, rules, sealing
+from datamodel.alarms.models import Alarm
 from datamodel.errors import CursorGoneError, InventoryError, RaceLostError, RemoteProtocolError, RemoteUnavailableError
 from datamodel.models import (
     Artifact,
@@ -298,6 +299,7 @@ def test_colliding_artifacts_converge_on_the_later_one(peer: FakeInventory, seco
     assert (conflict.winner_id, conflict.loser_id, conflict.same_content) == (winner.id, loser.id, data == b"content")
     assert conflict.loser_site_id == (site.id if loser is ours else peer.inventory_id)
     assert (conflict.loser_checksum, conflict.loser_length) == (loser.content_checksum, loser.content_length)
+    assert Alarm.objects.filter(kind="lost_collision").exists() == (data == b"other")
     holders = {location.site_id for location in SiteLocation.objects.filter(artifact_id=winner.id)}
     assert holders == ({peer.inventory_id} if winner is theirs else {site.id})
     assert not SiteLocation.objects.filter(artifact_id=loser.id).exists()
@@ -339,6 +341,7 @@ def test_a_false_row_is_set_aside_and_the_rest_goes_on(
     assert rejection.stream == "artifacts"
     assert rejection.row_id == (None if "id" in changes else bad.id)
     assert "cadc" in rejection.row or "uri" in changes
+    assert Alarm.objects.get().kind == "rejected_rows"
     rewind()
     harvest()
     assert HarvestRejection.objects.count() == 1

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from harvest.demo.board import Board
 from harvest.demo.driver import Driver, Route
@@ -66,6 +67,13 @@ def test_a_check_that_fails_is_listed_with_what_was_expected(demo: Demo, tmp_pat
     expected = f"known to the global: expected {LATER}files/file within 1 s of the last arrival"
     assert expected in [failure.strip() for failure in board.failures]
     assert not [failure for failure in board.failures if failure.startswith("PUT to alpha")]
+
+
+def test_every_address_that_the_demo_names_opens(demo: Demo) -> None:
+    addresses = set(re.findall(r"http://\S+", demo.said()))
+    assert len(addresses) >= 9
+    answers = {address: urllib3.request("GET", address, timeout=30.0).status for address in addresses}
+    assert answers == dict.fromkeys(addresses, 200)
 
 
 def test_a_second_demo_on_a_directory_is_refused(demo: Demo) -> None:

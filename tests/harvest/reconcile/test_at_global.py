@@ -14,6 +14,7 @@ from django.db import connection
 from pytest_django.fixtures import Settings
 
 from datamodel import rules as model_rules
+from datamodel.alarms.models import Alarm
 from datamodel.errors import InventoryError, NotReadyError, RemoteProtocolError, RemoteUnavailableError
 from datamodel.models import (
     Artifact,
@@ -100,6 +101,7 @@ def test_copies_that_the_site_does_not_have_are_reported_and_removed_only_when_t
     run = compared(Mode.ADD)
     assert (run.differences, run.applied) == (expected, {})
     assert everything() == before
+    assert Alarm.objects.get().text.startswith("3 rows here should go")
     assert compared(Mode.ALL).applied == expected
     assert not SiteLocation.objects.filter(artifact_id__in=[row.id for row in rows[:3]]).exists()
     known = set(Artifact.objects.values_list("id", flat=True))

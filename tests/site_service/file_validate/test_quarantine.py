@@ -8,6 +8,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from datamodel import operations as model
+from datamodel.alarms.models import Alarm
 from datamodel.errors import (
     ChecksumMismatchError,
     InvalidRequestError,
@@ -46,6 +47,7 @@ def restore(place: Site, held: QuarantinedObject) -> Any:
 def test_an_object_is_given_back_as_an_artifact_of_its_own(place: Site) -> None:
     orphan = place.write(content_type="text/plain", content_encoding="gzip")
     held = hold(place)
+    assert "quarantined_object" in Alarm.objects.values_list("kind", flat=True)
     row = restore(place, held)
     stored = Artifact.objects.get()
     assert (stored.id, stored.uri) == (orphan.facts.artifact_id, orphan.facts.uri)

@@ -12,6 +12,7 @@ from django.db import connection
 from pytest_django import Settings
 
 from datamodel import operations as model
+from datamodel.alarms.models import Alarm
 from datamodel.errors import (
     DatabaseUnavailableError,
     InvalidRequestError,
@@ -69,6 +70,7 @@ def test_a_run_reports_who_what_why_and_how_many_bytes_and_changes_nothing(place
     assert (row.artifact_id, row.uri, row.content_length) == (orphan.facts.artifact_id, "cadc:TEST/orphan", 7)
     assert "md5:" in row.detail
     assert run.counts["valid"] == 1
+    assert "differ in 4 places" in Alarm.objects.get(kind="validation_differences").text
     assert set(StorageLocation.objects.values_list("artifact_id", "storage_id")) == rows
     assert other[0].id in {artifact for artifact, _ in rows}
     assert not QuarantinedObject.objects.exists()

@@ -13,6 +13,7 @@ from django.db import connection
 from pytest_django import Settings
 
 from datamodel import operations as model, rows
+from datamodel.alarms.models import Alarm
 from datamodel.errors import StorageUnavailableError
 from datamodel.models import (
     Artifact,
@@ -160,6 +161,7 @@ def test_an_unmounted_disk_takes_nothing_out_of_service(scrubbed: Scrubbed) -> N
     assert result.is_ended_early
     assert all(scrubbed.is_in_service(one) for one in ids)
     assert queries.damaged_counts()["unreadable"] == 3
+    assert [alarm.kind for alarm in Alarm.objects.all()] == ["unreadable_store"]
     scrubbed.root.with_name("elsewhere").rename(scrubbed.root)
     scrubbed.make_due()
     assert scrubbed.run().files == 5

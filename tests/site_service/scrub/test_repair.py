@@ -10,6 +10,7 @@ import pytest
 from django.test import Client
 
 from datamodel import operations as model, rows
+from datamodel.alarms.models import Alarm
 from datamodel.models import DeletedStorageLocationEvent, ObsoleteStorageLocation, StorageLocation, StorageLocationEvent
 from datamodel.uris import ArtifactUri, Namespace
 from site_service.file_sync import attempts, scan as sync_scan
@@ -120,6 +121,9 @@ def test_other_sites_with_damaged_bytes_too_are_an_alarm(scrubbed: Scrubbed, fed
     found = DamagedCopy.objects.get()
     assert found.repair_reason == "checksum_mismatch"
     assert found.unrepairable_since is not None
+    raised = {alarm.kind: alarm.text for alarm in Alarm.objects.all()}
+    assert URI in raised["no_good_copy"]
+    assert URI in raised["damaged_copy"]
 
 
 def test_a_site_that_cannot_be_reached_is_no_such_alarm(scrubbed: Scrubbed, federation: Federation) -> None:
@@ -130,6 +134,7 @@ def test_a_site_that_cannot_be_reached_is_no_such_alarm(scrubbed: Scrubbed, fede
     found = DamagedCopy.objects.get()
     assert found.repair_reason == "remote_unavailable"
     assert found.unrepairable_since is None
+    assert [alarm.kind for alarm in Alarm.objects.all()] == ["damaged_copy"]
 
 
 def test_a_failed_pull_of_what_was_never_here_is_no_damage(federation: Federation) -> None:

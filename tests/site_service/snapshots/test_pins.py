@@ -225,3 +225,16 @@ def test_the_list_of_a_site_names_the_global(client: Client, peer: FakeGlobal, r
     assert client.get("/snapshots/global:one").json() == item
     answer = client.delete("/snapshots/global:one")
     assert (answer.status_code, answer.json()["code"]) == (409, "state_conflict")
+
+
+def test_since_when_a_global_has_not_been_heard_is_a_metric(
+    client: Client, peer: FakeGlobal, remote: RemoteInventory
+) -> None:
+    assert 'inventory_pins_age_seconds{remote="global"} +Inf' in client.get("/metrics").content.decode()
+    pins.exchange_pins(remote=remote)
+    PinSource.objects.update(heard_at=database_now() - timedelta(hours=2))
+    line = next(
+        line for line in client.get("/metrics").content.decode().splitlines() if line.startswith("inventory_pins_age")
+    )
+    assert 7200 <= float(line.rpartition(" ")[2]) < 7300
+    assert peer.tokens

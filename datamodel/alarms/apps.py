@@ -1,0 +1,9 @@
+"""App config of the alarms."""
+
+from django.apps import AppConfig
+
+
+class AlarmsConfig(AppConfig):
+    name = "datamodel.alarms"
+    label = "alarms"
+    verbose_name = "Alarms"
