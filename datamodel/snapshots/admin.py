@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
@@ -15,7 +15,42 @@ from datamodel.admin import TableAdmin
 from datamodel.errors import InvalidUriError, StateConflictError
 from datamodel.snapshots import operations, queries, rules
 from datamodel.snapshots.models import PinSource, Snapshot, SnapshotAcknowledgement, SnapshotSchedule
+from datamodel.snapshots.rules import State
 from datamodel.uris import Namespace
+
+
+class _NamedForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is generic, the class is not
+    """A name and a namespace that the rules take."""
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        if not rules.is_name(name):
+            raise ValidationError("use letters, digits, dots, hyphens and underscores")
+        return name
+
+    def clean_namespace(self) -> str:
+        try:
+            return Namespace.parse(self.cleaned_data["namespace"]).value
+        except InvalidUriError as error:
+            raise ValidationError(error.detail) from error
+
+
+class SnapshotForm(_NamedForm):
+    class Meta:
+        model = Snapshot
+        fields = ("name", "namespace")
+
+    def clean_name(self) -> str:
+        name = super().clean_name()
+        if Snapshot.objects.filter(name=name, source="").exclude(state=State.RELEASED).exists():
+            raise ValidationError("there is a snapshot of this name")
+        return name
+
+
+class ScheduleForm(_NamedForm):
+    class Meta:
+        model = SnapshotSchedule
+        fields = ("name", "namespace", "hourly", "daily", "monthly", "yearly", "enabled")
 
 
 class AcknowledgementInline(admin.TabularInline):  # type: ignore[type-arg]  # the stub is generic, the class is not
@@ -38,8 +73,25 @@ class SnapshotAdmin(TableAdmin):
     uri_column = "namespace"
     search_help_text = "The start of a namespace, or an id"
     exclude = ["tree"]
-    inlines = [AcknowledgementInline]
+    form = SnapshotForm
     actions = ["release"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_superuser)
+
+    def get_fields(self, request: HttpRequest, obj: Snapshot | None = None) -> Any:
+        return ["name", "namespace"] if obj is None else super().get_fields(request, obj)
+
+    def get_inlines(self, request: HttpRequest, obj: Snapshot | None) -> list[Any]:
+        return [] if obj is None else [AcknowledgementInline]
+
+    def save_model(self, request: HttpRequest, obj: Snapshot, form: Any, change: bool) -> None:  # noqa: FBT001  # a hook's signature
+        """A new one is taken, at this moment."""
+        del form, change
+        taken = operations.create_snapshot(
+            name=obj.name, namespace=Namespace(obj.namespace), created_by=request.user.get_username()
+        )
+        obj.id = taken.id
 
     @admin.display(description="size")
     def content(self, snapshot: Snapshot) -> str:
@@ -57,27 +109,9 @@ class SnapshotAdmin(TableAdmin):
         for snapshot in queryset:
             try:
                 operations.release_snapshot(snapshot=snapshot)
-                self.message_user(request, f"{snapshot} is deleted", messages.SUCCESS)
+                self.message_user(request, f"deleted: {snapshot}", messages.SUCCESS)
             except StateConflictError as error:
                 self.message_user(request, error.detail, messages.ERROR)
-
-
-class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is generic, the class is not
-    class Meta:
-        model = SnapshotSchedule
-        fields = ("name", "namespace", "hourly", "daily", "monthly", "yearly", "enabled")
-
-    def clean_name(self) -> str:
-        name: str = self.cleaned_data["name"]
-        if not rules.is_name(name):
-            raise ValidationError("use letters, digits, dots, hyphens and underscores")
-        return name
-
-    def clean_namespace(self) -> str:
-        try:
-            return Namespace.parse(self.cleaned_data["namespace"]).value
-        except InvalidUriError as error:
-            raise ValidationError(error.detail) from error
 
 
 @admin.register(SnapshotSchedule)

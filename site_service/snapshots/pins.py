@@ -115,8 +115,9 @@ def record_pins(*, remote: RemoteInventory, told: Told) -> bool:
             raise RemoteProtocolError(f"{remote.name} names a snapshot by the id of somebody else's")
         own = Snapshot.objects.filter(source=remote.name)
         own.filter(id__in=told.released).delete()
+        recorded = dict(own.filter(is_orphan=False).values_list("id", "state"))
         Snapshot.objects.bulk_create(
-            [_row(remote, pin) for pin in told.pins],
+            [_row(remote, pin) for pin in told.pins if recorded.get(pin.id) != pin.state],
             update_conflicts=True,
             unique_fields=["id"],
             update_fields=["state", "digest", "artifacts", "size", "kept_at", "is_orphan"],
