@@ -23,6 +23,10 @@ _RETIRE_SQL = """
     FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id
         LEFT JOIN deleted_artifact_event e ON e.id = a.id
     WHERE a.id = ANY(%(ids)s)
+    -- Known as ended without bytes, and brought back by a peer or a backup that did not know: it ends again.
+    ON CONFLICT (id) DO UPDATE SET died_at = excluded.died_at, ended_at = excluded.ended_at, state = excluded.state,
+        storage_id = excluded.storage_id, storage_bucket = excluded.storage_bucket, state_at = excluded.state_at
+    WHERE retired_artifact.state = 'purged'
 """
 _INSERT_SQL = """
     INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, content_type,
