@@ -159,8 +159,8 @@ class ArtifactAdmin(TableAdmin):
 
     @admin.display(description="copies at")
     def copies(self, artifact: Artifact) -> str:
-        names = SiteLocation.objects.filter(artifact_id=artifact.id).values_list("site__name", flat=True)
-        return ", ".join(sorted(names)) or "-"
+        rows = SiteLocation.objects.filter(artifact_id=artifact.id).values_list("site__name", "releasing_at")
+        return ", ".join(sorted(name if when is None else f"{name} (releasing)" for name, when in rows)) or "-"
 
     @admin.display(description="why")
     def explain(self, artifact: Artifact) -> SafeString:

@@ -1,4 +1,4 @@
-"""The set-based form of `operations.attach_location`, for file sync: many small files must not cost a commit each."""
+"""The set-based forms of `operations.attach_location`, for file sync, and of the opposite: many small files must not cost a commit each."""
 
 from __future__ import annotations
 
@@ -38,6 +38,22 @@ def attach_locations(arrivals: Sequence[Arrival]) -> set[uuid.UUID]:
     return {arrival.artifact_id for arrival in missing}
 
 
+def drop_locations(artifact_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    """Inside a transaction: the good copies of these artifacts go on purpose, as the globals have allowed; returns whose did.
+
+    As `operations.clear_location`: a DeletedStorageLocationEvent (any StorageLocationEvent goes), which says that there is nothing to
+    repair; the artifacts stay known. The bytes become obsolete.
+    """
+    _lock(list(artifact_ids))
+    with connection.cursor() as cursor:
+        cursor.execute(_DELETE_SQL, [list(artifact_ids)])
+        dropped = {row[0]: Located(row[1], row[2]) for row in cursor.fetchall()}
+        cursor.execute("DELETE FROM storage_location_event WHERE id = ANY(%s)", [list(dropped)])
+        cursor.execute(_DROPPED_EVENT_SQL, [list(dropped)])
+    insert_obsolete(*dropped.values())
+    return set(dropped)
+
+
 _GONE = Located("", "")
 _LOCK_SQL = """
     SELECT a.id, l.storage_id, l.storage_bucket
@@ -52,6 +68,14 @@ _INSERT_SQL = """
 _TOUCH_SQL = """
     UPDATE artifact a SET txid = 0, content_sha256 = coalesce(a.content_sha256, n.sha256)
     FROM unnest(%(ids)s::uuid[], %(sha256s)s::bytea[]) AS n(id, sha256) WHERE a.id = n.id
+"""
+_DELETE_SQL = (
+    "DELETE FROM storage_location WHERE artifact_id = ANY(%s) RETURNING artifact_id, storage_id, storage_bucket"
+)
+_DROPPED_EVENT_SQL = """
+    INSERT INTO deleted_storage_location_event (id, uri, last_modified, meta_checksum, txid, is_dropped)
+    SELECT a.id, a.uri, inventory_now(), event_meta_checksum(a.id, a.uri), 0, TRUE FROM artifact a WHERE a.id = ANY(%s)
+    ON CONFLICT (id) DO NOTHING
 """
 _EVENT_SQL = """
     INSERT INTO storage_location_event (id, uri, last_modified, meta_checksum, txid)

@@ -97,15 +97,18 @@ def insert_location(artifact_id: uuid.UUID, uri: str, located: Located) -> None:
     exchange_event("deleted_storage_location_event", "storage_location_event", artifact_id, uri)
 
 
-def insert_obsolete(located: Located) -> None:
+def insert_obsolete(*places: Located) -> None:
     """Bytes for removal."""
-    identity = uuid.uuid4()
-    checksum = rules.location_meta_checksum(identity, located.storage_bucket, located.storage_id)
+    values: list[list[uuid.UUID | str]] = []
+    for located in places:
+        identity = uuid.uuid4()
+        checksum = rules.location_meta_checksum(identity, located.storage_bucket, located.storage_id)
+        values.append([identity, located.storage_id, located.storage_bucket, checksum])
     with connection.cursor() as cursor:
-        cursor.execute(
+        cursor.executemany(
             "INSERT INTO obsolete_storage_location (id, storage_id, storage_bucket, last_modified, meta_checksum) "
             "VALUES (%s, %s, %s, inventory_now(), %s) ON CONFLICT DO NOTHING",
-            [identity, located.storage_id, located.storage_bucket, checksum],
+            values,
         )
 
 

@@ -19,6 +19,7 @@ INSTALLED_APPS = [
     *BASE_APPS,
     "global_inventory",
     "global_inventory.sites",
+    "global_inventory.releases",
 ]
 ROOT_URLCONF = "global_inventory.urls"
 WSGI_APPLICATION = "global_inventory.wsgi.application"
@@ -37,11 +38,13 @@ INVENTORY_SCHEMA_MODULES = [
     "global_inventory.artifacts.schema",
     "global_inventory.held.schema",
     "global_inventory.snapshots.schema",
+    "global_inventory.releases.schema",
 ]
 INVENTORY_METRICS_MODULES = [
     *INVENTORY_METRICS_MODULES,
     "global_inventory.sites.metrics",
     "global_inventory.artifacts.metrics",
+    "global_inventory.releases.metrics",
 ]
 
 # A snapshot is kept once every site has said so.
@@ -57,3 +60,7 @@ INVENTORY_PROBE_TIMEOUT_SECONDS = env.integer("INVENTORY_PROBE_TIMEOUT_SECONDS",
 INVENTORY_ASK_SECONDS = env.integer("INVENTORY_ASK_SECONDS", 3, minimum=1)
 # A question whether files are held may wait for so long until they are.
 INVENTORY_HELD_WAIT_SECONDS = env.integer("INVENTORY_HELD_WAIT_SECONDS", 60)
+# A site may drop a copy only if so many verified ones remain elsewhere (ReleaseRule rows say otherwise), each written or read back
+# since so long: twice the usual period of scrub.
+INVENTORY_MINIMUM_COPIES = env.integer("INVENTORY_MINIMUM_COPIES", 1, minimum=1)
+INVENTORY_RELEASE_VERIFIED_SECONDS = env.integer("INVENTORY_RELEASE_VERIFIED_SECONDS", 180 * 24 * 3600, minimum=1)

@@ -14,6 +14,7 @@ _routes = [
     path("", include("global_inventory.held.urls")),
     path("", include("datamodel.snapshots.urls")),
     path("", include("global_inventory.snapshots.urls")),
+    path("", include("global_inventory.releases.urls")),
     path("harvest/", include("harvest.urls")),
     path("admin/", admin.site.urls),
     path("", include("datamodel.urls")),

@@ -305,15 +305,26 @@ def _apply_rows(lease: Lease, page: Page) -> int:
     site_id = _site_of(lease)
     if page.stream is streams.DELETED_LOCATIONS:
         return _execute(
-            "DELETE FROM site_location s USING harvested h WHERE s.artifact_id = h.id AND s.site_id = %s", [site_id]
+            "DELETE FROM site_location s USING harvested h WHERE s.artifact_id = h.id AND s.site_id = %s "
+            "AND (s.release_stored_at IS NULL OR h.last_modified > s.release_stored_at)",
+            [site_id],
         )
     if page.stream is streams.LOCATIONS:
-        return _execute(
+        return _renew_released(site_id) + _execute(
             "INSERT INTO site_location (artifact_id, site_id) SELECT h.id, %s FROM harvested h "
             "WHERE NOT EXISTS (SELECT FROM deleted_artifact_event t WHERE t.id = h.id) ON CONFLICT DO NOTHING",
             [site_id],
         )
     return apply_artifacts.apply_artifacts_at_global(remote_id=remote_id, site_id=site_id)
+
+
+def _renew_released(site_id: uuid.UUID) -> int:
+    """A copy that the site stored after the one that it may drop counts again; old news that come again change nothing."""
+    return _execute(
+        "UPDATE site_location s SET releasing_at = NULL, release_id = NULL, release_stored_at = NULL FROM harvested h "
+        "WHERE s.artifact_id = h.id AND s.site_id = %s AND h.last_modified > s.release_stored_at",
+        [site_id],
+    )
 
 
 def _site_of(lease: Lease) -> uuid.UUID:

@@ -48,5 +48,7 @@ app.conf.beat_schedule = {
     "history": every(300, "datamodel.snapshots.tasks.forget_history"),
     "held": every(600, "datamodel.snapshots.tasks.count_held"),
     "pins": every(settings.INVENTORY_PINS_SECONDS, "site_service.snapshots.tasks.exchange_pins"),
+    "retire": every(10, "site_service.retention.tasks.advance_retirement"),
+    "release-marks": every(3600, "site_service.retention.tasks.give_back_unknown"),
     "retention": every(30, "site_service.retention.tasks.enqueue_removals"),
 }

@@ -28,6 +28,7 @@ INSTALLED_APPS = [
     "site_service.file_validate",
     "global_inventory",
     "global_inventory.sites",
+    "global_inventory.releases",
 ]
 ROOT_URLCONF = "site_service.urls"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ('datamodel', '0005_digest'),
+        ('datamodel', '0006_releasing'),
     ]
 
     operations = [

@@ -81,7 +81,7 @@ class StorageLocation(models.Model):
 
 
 class ObsoleteStorageLocation(models.Model):
-    """Bytes that no artifact ever needed (a copy that came second); removed as soon as possible."""
+    """Bytes that no artifact here needs (a copy that came second, or was dropped); removed as soon as possible."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     storage_id = models.CharField(max_length=512, db_collation="C")

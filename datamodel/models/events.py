@@ -37,7 +37,9 @@ class DeletedArtifactEvent(EntityEvent):
 
 
 class DeletedStorageLocationEvent(EntityEvent):
-    """This site no longer holds a copy."""
+    """This site no longer holds a copy. `is_dropped`, known here only: on purpose, so there is nothing to repair."""
+
+    is_dropped = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         db_table = "deleted_storage_location_event"

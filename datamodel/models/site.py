@@ -30,15 +30,37 @@ class StorageSite(models.Model):
 
 
 class SiteLocation(models.Model):
-    """One "that site holds this artifact"; kept at a global. The artifact row may arrive later than this news."""
+    """One "that site holds this artifact"; kept at a global. The artifact row may arrive later than this news.
+
+    `releasing_at`: the site was allowed to drop this copy, under its own name `release_id` for that; from then on the copy is
+    neither counted nor located. `release_stored_at`: when that copy was stored, by its site's clock: only a later
+    StorageLocationEvent is about another copy.
+    """
 
     pk = models.CompositePrimaryKey("artifact_id", "site")
     artifact_id = models.UUIDField()
     site = models.ForeignKey(StorageSite, on_delete=models.DO_NOTHING)
+    releasing_at = MillisField(null=True)
+    release_id = models.UUIDField(null=True)
+    release_stored_at = MillisField(null=True)
 
     class Meta:
         db_table = "site_location"
-        indexes = (models.Index(fields=["site", "artifact_id"], name="site_location_by_site"),)
+        indexes = (
+            models.Index(fields=["site", "artifact_id"], name="site_location_by_site"),
+            models.Index(
+                fields=["site", "releasing_at"],
+                condition=models.Q(releasing_at__isnull=False),
+                name="site_location_releasing",
+            ),
+        )
+        constraints = (
+            models.CheckConstraint(
+                name="site_location_release_whole",
+                condition=models.Q(releasing_at__isnull=True, release_id__isnull=True, release_stored_at__isnull=True)
+                | models.Q(releasing_at__isnull=False, release_id__isnull=False, release_stored_at__isnull=False),
+            ),
+        )
 
 
 class InventoryIdentity(models.Model):

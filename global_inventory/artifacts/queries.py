@@ -16,11 +16,12 @@ from datamodel.uris import prefix_upper_bound
 
 PAGE_ROWS = 1000
 
-# A copy is named as the operator named its site; one whose site is not harvested any more, as the site names itself.
+# A copy is named as the operator named its site; one whose site is not harvested any more, as the site names itself. A minus
+# before it: the site may drop it.
 _LISTED = f"""
     SELECT {ARTIFACT_COLUMNS}, ARRAY(
-        SELECT coalesce(r.name, s.name) FROM site_location l JOIN storage_site s ON s.id = l.site_id
-            LEFT JOIN remote_inventory r ON r.site_id = s.id
+        SELECT CASE WHEN l.releasing_at IS NULL THEN '+' ELSE '-' END || coalesce(r.name, s.name)
+        FROM site_location l JOIN storage_site s ON s.id = l.site_id LEFT JOIN remote_inventory r ON r.site_id = s.id
         WHERE l.artifact_id = a.id ORDER BY 1)
     FROM artifact a
 """
@@ -41,18 +42,20 @@ _HARVESTS_SQL = """
     FROM remote_inventory r LEFT JOIN harvest_state h ON h.remote_id = r.id AND h.selector = ''
     WHERE r.role = 'site' ORDER BY r.name, h.name
 """
-_HOLDERS_SQL = "SELECT site_id FROM site_location WHERE artifact_id = %s"
+_HOLDERS_SQL = "SELECT site_id, releasing_at IS NOT NULL FROM site_location WHERE artifact_id = %s"
 _ZERO_COPIES_SQL = """
-    SELECT count(*) FROM artifact a WHERE NOT EXISTS (SELECT FROM site_location l WHERE l.artifact_id = a.id)
+    SELECT count(*) FROM artifact a WHERE NOT EXISTS
+        (SELECT FROM site_location l WHERE l.artifact_id = a.id AND l.releasing_at IS NULL)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One artifact of a listing with the names of the sites that hold it."""
+    """One artifact of a listing with the names of the sites that hold it, and of those that may drop theirs."""
 
     artifact: ArtifactRow
     copies: tuple[str, ...]
+    releasing: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +156,11 @@ def harvests() -> list[Harvest]:
         return [Harvest(*row) for row in cursor.fetchall()]
 
 
-def holders(artifact_id: uuid.UUID) -> frozenset[uuid.UUID]:
-    """Ids of the sites that hold an artifact."""
+def holders(artifact_id: uuid.UUID) -> dict[uuid.UUID, bool]:
+    """Ids of the sites that hold an artifact, and whether each may drop its copy."""
     with connection.cursor() as cursor:
         cursor.execute(_HOLDERS_SQL, [artifact_id])
-        return frozenset(site_id for (site_id,) in cursor.fetchall())
+        return dict(cursor.fetchall())
 
 
 def count_without_copies() -> int:
@@ -176,4 +179,5 @@ def _one(sql: str, key: str | uuid.UUID) -> Listed | None:
 
 
 def _listed(row: Sequence[Any]) -> Listed:
-    return Listed(artifact_from(row), tuple(row[-1]))
+    copies, releasing = ([name[1:] for name in row[-1] if name[0] == sign] for sign in "+-")
+    return Listed(artifact_from(row), tuple(copies), tuple(releasing))

@@ -72,7 +72,16 @@ PATHS: dict[str, dict[str, Any]] = {
 SCHEMAS: dict[str, Any] = {
     "ListedArtifact": {
         "type": "object",
-        "required": ["id", "uri", "contentChecksum", "contentLength", "contentLastModified", "lastModified", "copies"],
+        "required": [
+            "id",
+            "uri",
+            "contentChecksum",
+            "contentLength",
+            "contentLastModified",
+            "lastModified",
+            "copies",
+            "releasing",
+        ],
         "properties": {
             "id": {"type": "string", "format": "uuid"},
             "uri": {"type": "string"},
@@ -85,6 +94,11 @@ SCHEMAS: dict[str, Any] = {
             "lastModified": {"type": "string", "format": "date-time"},
             "metaChecksum": {"type": "string"},
             "copies": {"type": "array", "items": {"type": "string"}, "description": "Names of the sites that hold it."},
+            "releasing": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "Names of the sites that may drop their copy: it is neither counted nor located.",
+            },
         },
     },
     "ArtifactPage": {

@@ -67,17 +67,18 @@ def explain(request: HttpRequest) -> HttpResponse:
     listed = queries.listed_by_uri(uri.value)
     tombstones = queries.tombstones(uri.value)
     ids = [tombstone.artifact_id for tombstone in tombstones]
-    holders: frozenset[uuid.UUID] = frozenset()
+    holders: dict[uuid.UUID, bool] = {}
     if listed is not None:
         ids.append(listed.artifact.id)
         holders = queries.holders(listed.artifact.id)
+    located = frozenset(holder for holder, is_releasing in holders.items() if not is_releasing)
     answer = {
         "uri": uri.value,
         "artifact": _listed_item(listed) if listed is not None else None,
         "tombstones": [asdict(tombstone) for tombstone in tombstones],
-        "copies": [_copy(table, holder) for holder in sorted(holders, key=str)],
+        "copies": [_copy(table, holder) | {"releasing": holders[holder]} for holder in sorted(holders, key=str)],
         "conflicts": [asdict(conflict) for conflict in queries.conflicts(ids)],
-        "ranking": {direction.value: _ranking(table, uri.value, direction, holders) for direction in Direction},
+        "ranking": {direction.value: _ranking(table, uri.value, direction, located) for direction in Direction},
         "harvests": [asdict(harvest) for harvest in queries.harvests()],
     }
     return _json(answer)
@@ -97,7 +98,7 @@ def _is_stream(request: HttpRequest) -> bool:
 
 
 def _listed_item(listed: Listed) -> dict[str, object]:
-    return {**artifact_item(listed.artifact), "copies": list(listed.copies)}
+    return {**artifact_item(listed.artifact), "copies": list(listed.copies), "releasing": list(listed.releasing)}
 
 
 def _item(listed: Listed | None, name: str) -> HttpResponse:

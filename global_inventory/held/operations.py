@@ -67,6 +67,11 @@ def holdings(*, asked: Sequence[Asked], demand: Demand, wait: float) -> Holdings
         _waiting.release()
 
 
+def confirmations(*, asked: Sequence[Asked], since: datetime, without: uuid.UUID) -> Holdings:
+    """Which copies their sites confirm now, verified since then; the site `without` is not asked. No connection is held."""
+    return _look(asked, Demand(1, since), frozenset({without}))
+
+
 def statement(asked: Sequence[Asked], demand: Demand, found: Holdings) -> dict[str, object]:
     """The answer as JSON, and under `statement` the same signed by this inventory's active key."""
     files = [
@@ -86,15 +91,15 @@ def statement(asked: Sequence[Asked], demand: Demand, found: Holdings) -> dict[s
     return {**claims, "statement": signed_statement(keys.signing_key_cache.get(), claims, kind=STATEMENT_KIND)}
 
 
-def _look(asked: Sequence[Asked], demand: Demand) -> Holdings:
-    """One round: what is known here, then all holders at once."""
+def _look(asked: Sequence[Asked], demand: Demand, without: frozenset[uuid.UUID] = frozenset()) -> Holdings:
+    """One round: what is known here, then all holders at once, but for those `without`."""
     as_of = database_now()
     table = queries.known_artifacts([one.uri for one in asked])
     known = [table.get(one.uri) for one in asked]
     by_site: dict[uuid.UUID, list[str]] = {}
     for one, row in zip(asked, known, strict=True):
         if row is not None and rules.mismatch(one, row) is None:
-            for site_id in row.holders:
+            for site_id in frozenset(row.holders) - without:
                 by_site.setdefault(site_id, []).append(one.uri)
     doors = queries.site_doors(list(by_site))
     connection.close()

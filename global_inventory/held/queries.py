@@ -14,7 +14,8 @@ from global_inventory.sites.client import SiteDoor
 
 _KNOWN_SQL = """
     SELECT a.uri, a.id, a.content_checksum, encode(a.content_sha256, 'hex'), a.content_length,
-        ARRAY(SELECT l.site_id FROM site_location l WHERE l.artifact_id = a.id ORDER BY l.site_id)
+        ARRAY(SELECT l.site_id FROM site_location l
+            WHERE l.artifact_id = a.id AND l.releasing_at IS NULL ORDER BY l.site_id)
     FROM artifact a WHERE a.uri = ANY(%s)
 """
 

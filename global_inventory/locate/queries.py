@@ -13,13 +13,15 @@ from datamodel.queries import ARTIFACT_COLUMNS, artifact_from
 from datamodel.rules import ArtifactRow
 
 _ONE_SQL = f"""
-    SELECT {ARTIFACT_COLUMNS}, ARRAY(SELECT l.site_id FROM site_location l WHERE l.artifact_id = a.id)
+    SELECT {ARTIFACT_COLUMNS}, ARRAY(SELECT l.site_id FROM site_location l
+        WHERE l.artifact_id = a.id AND l.releasing_at IS NULL)
     FROM artifact a WHERE a.uri = %s
 """
 # Texts, not objects: parsing ten thousand UUIDs would cost more than finding them.
 _MANY_SQL = """
     SELECT a.uri, a.id::text, a.content_checksum, a.content_length, encode(a.content_sha256, 'hex'),
-        (SELECT string_agg(l.site_id::text, ',' ORDER BY l.site_id) FROM site_location l WHERE l.artifact_id = a.id)
+        (SELECT string_agg(l.site_id::text, ',' ORDER BY l.site_id) FROM site_location l
+            WHERE l.artifact_id = a.id AND l.releasing_at IS NULL)
     FROM artifact a WHERE a.uri = ANY(%s)
 """
 # A cursor passes a position when all three streams that a write can touch have gone that far in the same epoch.

@@ -119,7 +119,7 @@ def excluded_rows(scope: Scope, *, limit: int, for_update: bool) -> list[tuple[u
     else:
         kept = (
             "NOT EXISTS (SELECT FROM storage_location l WHERE l.artifact_id = a.id) "
-            "AND NOT EXISTS (SELECT FROM deleted_storage_location_event e WHERE e.id = a.id)"
+            "AND NOT EXISTS (SELECT FROM deleted_storage_location_event e WHERE e.id = a.id AND NOT e.is_dropped)"
         )
     lock = " FOR UPDATE OF a SKIP LOCKED" if for_update else ""
     with connection.cursor() as cursor:

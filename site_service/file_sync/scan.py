@@ -184,7 +184,7 @@ _KNOWN_SQL = _feed_sql(
 )
 _LOST_SQL = _feed_sql(
     "SELECT e.id, a.uri, a.content_length, e.txid FROM deleted_storage_location_event e LEFT JOIN artifact a ON a.id = e.id "
-    "WHERE (e.txid, e.id) > (%(txid)s, %(id)s) ORDER BY e.txid, e.id LIMIT %(limit)s"
+    "AND NOT e.is_dropped WHERE (e.txid, e.id) > (%(txid)s, %(id)s) ORDER BY e.txid, e.id LIMIT %(limit)s"
 )
 _ENQUEUE_SQL = """
     INSERT INTO sync_attempt (artifact_id, uri, content_length, priority, is_repair, created_at, attempts, next_try_at,

@@ -62,12 +62,12 @@ def wanted_under(policy: Policy) -> Condition:
 def droppable(policy: Policy, namespaces: Sequence[Namespace]) -> Condition:
     """Whether artifact `a` is of the namespaces and nothing here needs its row: not wanted, not stored.
 
-    A copy that was lost here is repaired whatever the policy says, so its row stays.
+    A copy that was lost here (not dropped on purpose) is repaired whatever the policy says, so its row stays.
     """
     (inside, inside_values), (wanted, wanted_values) = within(namespaces), wanted_under(policy)
     sql = (
         f"{inside} AND NOT {wanted} AND NOT EXISTS (SELECT 1 FROM storage_location l WHERE l.artifact_id = a.id) "
-        "AND NOT EXISTS (SELECT 1 FROM deleted_storage_location_event e WHERE e.id = a.id)"
+        "AND NOT EXISTS (SELECT 1 FROM deleted_storage_location_event e WHERE e.id = a.id AND NOT e.is_dropped)"
     )
     return sql, [*inside_values, *wanted_values]
 

@@ -1,20 +1,24 @@
-"""Retention rules, and undelete from the list of what is retired."""
+"""Retention rules, undelete from the list of what is retired, and runs of retire."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.template.defaultfilters import filesizeformat
 
 from datamodel import operations
-from datamodel.admin import RetiredArtifactAdmin
+from datamodel.admin import RetiredArtifactAdmin, TableAdmin
 from datamodel.errors import ArtifactNotFoundError, InvalidUriError, RaceLostError, StateConflictError
 from datamodel.models import RetiredArtifact
 from datamodel.uris import Namespace
-from site_service.retention import queries
-from site_service.retention.models import RetentionRule
+from harvest.tasks import send_task
+from site_service.retention import queries, retire
+from site_service.retention.models import CopyRelease, RetentionRule, RetireRun
 
 _SHOWN = 20
 
@@ -72,3 +76,88 @@ class UndeletableAdmin(RetiredArtifactAdmin):
             self.message_user(request, f"{done} undeleted, each under a new id", messages.SUCCESS)
         for reason in refused[:_SHOWN]:
             self.message_user(request, reason, messages.ERROR)
+
+
+def described(found: retire.RetirePreview) -> str:
+    """What a run would do, in one sentence for the operator."""
+    return (
+        f"{found.files} files ({filesizeformat(found.bytes)}) are stored here under this namespace; {found.wanted_files} of them stay, "
+        "because this site's policy wants them. Of the others those go that every global allows to go, which is asked only then."
+    )
+
+
+class RetireRunForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is generic, the class is not
+    """A run; `confirm` says that the counted copies are meant."""
+
+    confirm = forms.BooleanField(required=False, help_text="Drop them.")
+
+    class Meta:
+        model = RetireRun
+        fields = ("namespace", "reason")
+
+    def clean_namespace(self) -> str:
+        try:
+            return Namespace.parse(self.cleaned_data["namespace"]).value
+        except InvalidUriError as error:
+            raise ValidationError(error.detail) from error
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or {}
+        if not self.errors and not values["confirm"]:
+            found = retire.preview(Namespace(values["namespace"]))
+            raise ValidationError(f"{described(found)} Tick “confirm” and save again if that is meant.")
+        return values
+
+
+@admin.register(RetireRun)
+class RetireRunAdmin(TableAdmin):
+    """Runs of retire: begin one, look how far it is, cancel it."""
+
+    list_display = ["namespace", "state", "files", "dropped_files", "size", "refused_files", "gone_files", "started_at"]
+    ordering = ["-started_at"]
+    uri_column = None
+    search_help_text = "An id"
+    actions = ["cancel"]
+    form = RetireRunForm
+
+    @admin.display(description="dropped")
+    def size(self, run: RetireRun) -> str:
+        return filesizeformat(run.dropped_bytes)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_superuser)
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_superuser)
+
+    def save_model(self, request: HttpRequest, obj: RetireRun, form: Any, change: bool) -> None:  # noqa: FBT001  # Django's signature
+        namespace, by = Namespace(obj.namespace), request.user.get_username()
+        obj.pk = retire.begin_run(namespace=namespace, reason=obj.reason, started_by=by).pk
+        obj.refresh_from_db()
+        send_task("site_service.retention.tasks.advance_retirement")
+
+    @admin.action(description="Cancel: nothing more goes", permissions=["cancel"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[RetireRun]) -> None:
+        for run in queryset:
+            try:
+                retire.cancel_run(run_id=run.id)
+                self.message_user(request, f"{run}: cancelled", messages.SUCCESS)
+            except StateConflictError as error:
+                self.message_user(request, error.detail, messages.ERROR)
+
+
+@admin.register(CopyRelease)
+class CopyReleaseAdmin(TableAdmin):
+    """Copies of runs of retire: what went, what stays and why, what waits."""
+
+    list_display = ["uri", "state", "reason", "detail", "size", "tries", "state_at", "run"]
+    list_filter = ["state"]
+    list_select_related = ["run"]
+    ordering = ["run", "state", "uri"]
+    # No index begins with the uri.
+    uri_column = None
+    search_help_text = "An id"
+
+    @admin.display(description="size")
+    def size(self, release: CopyRelease) -> str:
+        return filesizeformat(release.content_length)

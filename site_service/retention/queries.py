@@ -1,4 +1,4 @@
-"""Whose bytes are due for removal, and whose facts may lag behind their row."""
+"""Whose bytes are due for removal, whose facts may lag behind their row, and how runs of retire stand."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Exists, OuterRef, Subquery
+from django.db.models import Count, Exists, OuterRef, Subquery
 
 from datamodel.models import HarvestConflict, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
 from datamodel.queries import RETIRED_COLUMNS, RetiredRow, retired_from
 from datamodel.rows import database_now
 from datamodel.snapshots.queries import FREE_SQL
 from datamodel.uris import ArtifactUri, Namespace, prefix_upper_bound
-from site_service.retention.models import RetentionRule
-from site_service.retention.rules import Retention
+from site_service.retention.models import CopyRelease, CopyReleaseOutcome, RetentionRule, RetireRun
+from site_service.retention.rules import OPEN_RELEASES, ReleaseState, Retention
 
 BATCH = 1000
 # A removal that was begun and not finished for so long has lost its worker.
@@ -144,3 +144,43 @@ def reattached() -> list[uuid.UUID]:
     living = restored.annotate(living=Subquery(location.values("artifact_id"))).filter(living__isnull=False)
     found = {*winners.values_list("winner_id", flat=True)[:BATCH], *living.values_list("living", flat=True)[:BATCH]}
     return sorted(found)[:BATCH]
+
+
+def has_open_runs() -> bool:
+    """Whether a run of retire is not over, or a copy of a cancelled one must still be given back."""
+    is_running = RetireRun.objects.filter(state=RetireRun.State.RUNNING).exists()
+    return is_running or CopyRelease.objects.filter(state__in=[ReleaseState.ASKED, ReleaseState.RETURNING]).exists()
+
+
+def newest_runs(limit: int) -> list[RetireRun]:
+    """Runs of retire, the newest first."""
+    return list(RetireRun.objects.order_by("-started_at")[:limit])
+
+
+def run_by_id(run_id: uuid.UUID) -> RetireRun | None:
+    """A run of retire."""
+    return RetireRun.objects.filter(id=run_id).first()
+
+
+def releases_of(run_id: uuid.UUID, *, state: ReleaseState, after: str, limit: int) -> list[CopyRelease]:
+    """Copies of a run in a state, by uri, after a uri."""
+    rows = CopyRelease.objects.filter(run_id=run_id, state=state, uri__gt=after).order_by("uri")
+    return list(rows[:limit])
+
+
+def waiting_reasons(run_id: uuid.UUID) -> list[tuple[str, str, int]]:
+    """Why copies of a run still wait: (state, detail of the last try, how many); few rows, a run has a slice open at most."""
+    rows = CopyRelease.objects.filter(run_id=run_id, state__in=OPEN_RELEASES).order_by("state", "detail")
+    return list(rows.values_list("state", "detail").annotate(Count("id")))
+
+
+def open_releases() -> dict[str, int]:
+    """Copies on their way out, by state."""
+    rows = CopyRelease.objects.filter(state__in=OPEN_RELEASES).order_by("state").values_list("state")
+    return dict(rows.annotate(Count("id")))
+
+
+def release_outcomes() -> dict[str, tuple[int, int]]:
+    """Files and bytes by outcome, since the beginning."""
+    rows = CopyReleaseOutcome.objects.order_by("outcome").values_list("outcome", "files", "bytes")
+    return {outcome: (files, size) for outcome, files, size in rows}

@@ -1,4 +1,4 @@
-"""Celery door: which bytes are due for removal."""
+"""Celery doors: which bytes are due for removal; copies that shall go."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 from celery import shared_task
 
 from datamodel.logs import unit_of_work
-from site_service.retention import actors, queries
+from site_service.retention import actors, dropping, queries, retire
 
 logger = logging.getLogger(__name__)
 
 _IDS_PER_MESSAGE = 50
+# Of a tick of 10 s.
+_RETIRE_SECONDS = 8.0
 
 
 @shared_task(name="site_service.retention.tasks.enqueue_removals", soft_time_limit=25)
@@ -26,6 +28,21 @@ def enqueue_removals() -> None:
         _send(actors.remove_obsolete, obsolete)
         _send(actors.follow_facts, reattached)
         work.note(retired=len(retired), obsolete=len(obsolete), reattached=len(reattached))
+
+
+@shared_task(name="site_service.retention.tasks.advance_retirement", soft_time_limit=300)
+def advance_retirement() -> None:
+    """Goes on with runs of retire, for less than a tick unless a global is slow; old runs are forgotten. Repeatable."""
+    if queries.has_open_runs():
+        retire.advance(seconds=_RETIRE_SECONDS)
+    else:
+        retire.prune()
+
+
+@shared_task(name="site_service.retention.tasks.give_back_unknown", soft_time_limit=600)
+def give_back_unknown() -> None:
+    """The globals learn which copies stay although they take them for going. Repeatable."""
+    dropping.give_back_unknown()
 
 
 def _send(actor: Any, ids: Sequence[uuid.UUID]) -> None:

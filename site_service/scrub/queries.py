@@ -137,9 +137,11 @@ _DUE_SQL = """
     WHERE artifact_id IS NOT NULL AND namespace = %(namespace)s AND next_at <= %(now)s
     ORDER BY verified_at, artifact_id LIMIT %(limit)s
 """
+# A copy that all globals have allowed to go may be gone in a moment: nobody must rely on it.
 _COPIES_SQL = f"""
     SELECT a.id, a.uri, a.content_checksum, a.content_sha256, a.content_length, {VERIFIED_AT}
     FROM artifact a JOIN storage_location l ON l.artifact_id = a.id {VERIFICATION} WHERE a.uri = ANY(%(uris)s)
+        AND NOT EXISTS (SELECT FROM copy_release r WHERE r.location_id = l.artifact_id AND r.state = 'granted')
 """
 _STANDING_SQL = """
     SELECT v.namespace, count(*), coalesce(sum(content_length), 0),

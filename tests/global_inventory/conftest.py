@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from django.db import connection
 from django.test import Client
 from pytest_django import Settings
 
@@ -16,10 +24,16 @@ from datamodel.models import InventoryIdentity, RemoteInventory, SiteLocation, S
 from datamodel.permissions import ALL_GRANTS, Grant
 from datamodel.rows import database_now, insert_artifact
 from datamodel.rules import ArtifactRow
+from datamodel.sealing import seal
 from global_inventory.locate.freshness import questions
 from global_inventory.sites.queries import site_table_cache
 from tests.factories import artifact_row
 from tests.fakes.site import FakeSite, fake_site
+from tests.servers import test_server_location as server_location
+
+PROJECT = Path(__file__).parents[2]
+VERIFIED_AT = datetime(2026, 11, 21, 4, 0, tzinfo=UTC)
+Pair = tuple[RemoteInventory, RemoteInventory]
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +125,64 @@ def alpha() -> Iterator[FakeSite]:
 def beta() -> Iterator[FakeSite]:
     with fake_site() as site:
         yield site
+
+
+def with_token(remote: RemoteInventory) -> RemoteInventory:
+    remote.token = seal(f"token-of-{remote.name}".encode())
+    remote.save()
+    return remote
+
+
+def confirm(site: FakeSite, row: ArtifactRow, *, verified_at: datetime = VERIFIED_AT, **changes: object) -> None:
+    """The site says that it holds the artifact, verified at that time."""
+    site.verified[row.uri] = {
+        "uri": row.uri,
+        "id": str(row.id),
+        "contentChecksum": row.content_checksum,
+        "contentSha256": None,
+        "contentLength": row.content_length,
+        "verifiedAt": verified_at.isoformat(timespec="milliseconds"),
+        **changes,
+    }
+
+
+@pytest.fixture
+def pair(federation: Federation, alpha: FakeSite, beta: FakeSite) -> tuple[RemoteInventory, RemoteInventory]:
+    """Two sites with tokens."""
+    return with_token(federation.add_site("alpha", alpha.url)), with_token(federation.add_site("beta", beta.url))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def port(federation: Federation, tmp_path: Path) -> Iterator[int]:
+    """Of a global over the test database."""
+    port = free_port()
+    servers = server_location().environment
+    database = urlsplit(servers["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
+    environment = os.environ | servers
+    environment |= {
+        "DJANGO_SETTINGS_MODULE": "global_inventory.settings",
+        "DATABASE_URL": database,
+        "INVENTORY_ROLE": "global",
+        "INVENTORY_BIND": f"127.0.0.1:{port}",
+    }
+    argv = [sys.executable, "-m", "gunicorn", "-c", "python:datamodel.webserver", "global_inventory.wsgi"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(argv, cwd=PROJECT, env=environment, stdout=log, stderr=log)
+    try:
+        for _ in range(600):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            threading.Event().wait(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)

@@ -44,7 +44,7 @@ def test_a_listing_names_the_copies_of_each_artifact(federation: Federation, rea
     assert answer["next"] is None
     assert set(answer["items"][0]) == {
         "id", "uri", "contentChecksum", "contentSha256", "contentLength", "contentType", "contentEncoding",
-        "contentLastModified", "lastModified", "metaChecksum", "copies",
+        "contentLastModified", "lastModified", "metaChecksum", "copies", "releasing",
     }  # fmt: skip
     assert answer["items"][0]["contentLastModified"] == "2026-01-02T03:04:05.678+00:00"
 

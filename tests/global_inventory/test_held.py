@@ -8,7 +8,7 @@ import json
 import threading
 import time
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,39 +18,16 @@ from django.test import Client
 from pytest_django import Settings
 
 from datamodel.checksums import Checksum
-from datamodel.models import RemoteInventory
-from datamodel.rules import ArtifactRow
-from datamodel.sealing import seal
 from global_inventory.held import operations, rules
 from global_inventory.held.rules import Asked, Copy, Demand, Known, Reason
 from global_inventory.sites.models import SiteSwitch
 from tests.fakes.site import FakeSite
-from tests.global_inventory.conftest import Federation
+from tests.global_inventory.conftest import VERIFIED_AT as NOW, Federation, Pair, confirm
 
 URI = "cadc:TEST/file.fits"
 DATA = b"content"
 MD5 = "md5:" + hashlib.md5(DATA).hexdigest()
 SHA256 = "sha-256:" + hashlib.sha256(DATA).hexdigest()
-NOW = datetime(2026, 11, 21, 4, 0, tzinfo=UTC)
-
-
-def with_token(remote: RemoteInventory) -> RemoteInventory:
-    remote.token = seal(f"token-of-{remote.name}".encode())
-    remote.save()
-    return remote
-
-
-def confirm(site: FakeSite, row: ArtifactRow, *, verified_at: datetime = NOW, **changes: object) -> None:
-    """The site says that it holds the artifact, verified at that time."""
-    site.verified[row.uri] = {
-        "uri": row.uri,
-        "id": str(row.id),
-        "contentChecksum": row.content_checksum,
-        "contentSha256": None,
-        "contentLength": row.content_length,
-        "verifiedAt": verified_at.isoformat(timespec="milliseconds"),
-        **changes,
-    }
 
 
 def ask(client: Client, *files: tuple[str, str], wait: float | None = None, **demand: object) -> dict[str, Any]:
@@ -73,15 +50,6 @@ def verified_claims(statement: str, keys: dict[str, Any]) -> dict[str, Any]:
     assert (named["alg"], key["alg"], key["crv"]) == ("EdDSA", "EdDSA", "Ed25519")
     Ed25519PublicKey.from_public_bytes(unpacked(key["x"])).verify(unpacked(signature), f"{header}.{payload}".encode())
     return dict(json.loads(unpacked(payload)))
-
-
-@pytest.fixture
-def pair(federation: Federation, alpha: FakeSite, beta: FakeSite) -> tuple[RemoteInventory, RemoteInventory]:
-    """Two sites with tokens."""
-    return with_token(federation.add_site("alpha", alpha.url)), with_token(federation.add_site("beta", beta.url))
-
-
-Pair = tuple[RemoteInventory, RemoteInventory]
 
 
 def test_two_confirmed_copies_are_a_signed_yes(

@@ -4,62 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-from django.db import connection
 
 from datamodel import auth
 from datamodel.permissions import ALL_GRANTS
 from tests.global_inventory.conftest import Federation
-from tests.servers import test_server_location as server_location
 
-PROJECT = Path(__file__).parents[2]
 URI = "cadc:TEST/file.fits"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@pytest.fixture
-def port(federation: Federation, tmp_path: Path) -> Iterator[int]:
-    """Of a global over the test database."""
-    port = free_port()
-    servers = server_location().environment
-    database = urlsplit(servers["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
-    environment = os.environ | servers
-    environment |= {
-        "DJANGO_SETTINGS_MODULE": "global_inventory.settings",
-        "DATABASE_URL": database,
-        "INVENTORY_ROLE": "global",
-        "INVENTORY_BIND": f"127.0.0.1:{port}",
-    }
-    argv = [sys.executable, "-m", "gunicorn", "-c", "python:datamodel.webserver", "global_inventory.wsgi"]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(argv, cwd=PROJECT, env=environment, stdout=log, stderr=log)
-    try:
-        for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            threading.Event().wait(0.05)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""May a site drop its copy? Grants, and the copies that each namespace must keep."""
