@@ -97,6 +97,21 @@ def insert_location(artifact_id: uuid.UUID, uri: str, located: Located) -> None:
     exchange_event("deleted_storage_location_event", "storage_location_event", artifact_id, uri)
 
 
+def replace_location(artifact_id: uuid.UUID, located: Located) -> None:
+    """Other bytes of the same content are served from now on; no event, for the artifact was here and is here.
+
+    The artifact takes a new place in the feed: whoever follows it here (the record of verified copies) must see the new bytes.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM storage_location WHERE artifact_id = %s", [artifact_id])
+        cursor.execute(
+            "INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at) "
+            "VALUES (%s, %s, %s, inventory_now())",
+            [artifact_id, located.storage_id, located.storage_bucket],
+        )
+        cursor.execute("UPDATE artifact SET txid = 0 WHERE id = %s", [artifact_id])
+
+
 def insert_obsolete(*places: Located) -> None:
     """Bytes for removal."""
     values: list[list[uuid.UUID | str]] = []
