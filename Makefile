@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := demo
-.PHONY: install install-dev demo check check-code check-site check-global openapi test test-long bench lock clean
+.PHONY: install install-dev demo check check-code check-site check-global openapi test test-long bench bench-long lock clean
 
 PYTHON3 ?= python3
 VENV ?= .venv
@@ -66,6 +66,10 @@ test-long: install-dev
 
 bench: install-dev
 	$(PYTHON) -m tests.bench $(ARGS)
+
+# Two inventories of ten million artifacts each (`ARGS="--rows 1000000"` for fewer); they need 15 GB in TMPDIR and an hour.
+bench-long: install-dev
+	$(PYTHON) -m tests.bench.long $(ARGS)
 
 # `make lock ARGS=--upgrade` takes new versions, `make lock` only what pyproject.toml demands.
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \

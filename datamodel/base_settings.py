@@ -51,6 +51,7 @@ BASE_APPS = [
     "drf_spectacular_sidecar",
     "datamodel",
     "datamodel.alarms",
+    "datamodel.snapshots",
     "harvest",
     "harvest.reconcile",
 ]
@@ -168,6 +169,10 @@ INVENTORY_RECONCILE = env.choice("INVENTORY_RECONCILE", "add", ("report", "add",
 # Events that every peer has passed are kept for so long (0: for ever); never shorter than backups that may be restored.
 INVENTORY_EVENT_RETENTION_DAYS = env.integer("INVENTORY_EVENT_RETENTION_DAYS", 180)
 INVENTORY_OLDEST_BACKUP_DAYS = env.integer("INVENTORY_OLDEST_BACKUP_DAYS", 90)
+# How long what was replaced or deleted is remembered (not its bytes): so far back the inventory as of a moment can be asked for.
+INVENTORY_HISTORY_SECONDS = env.integer("INVENTORY_HISTORY_SECONDS", 400 * 24 * 3600)
+# A query that names who has to speak before a snapshot is final; "": nobody else.
+INVENTORY_SNAPSHOT_AWAITS = ""
 INVENTORY_NAMESPACES = env.words("INVENTORY_NAMESPACES")
 # Whose bearer JWTs are believed: see the README of datamodel; addresses of their keys are public ones unless this says otherwise.
 INVENTORY_OIDC_ISSUERS = env.text("INVENTORY_OIDC_ISSUERS", "[]")
@@ -189,10 +194,16 @@ EMAIL_USE_SSL, EMAIL_USE_TLS, EMAIL_TIMEOUT = _MAIL.is_ssl, _MAIL.is_starttls, 1
 HARVEST_QUARANTINE = ""
 
 # What the roles add to: modules that describe plain views, modules with gauges, checks of readiness, VOSI capabilities.
-INVENTORY_SCHEMA_MODULES = ["datamodel.schema", "datamodel.alarms.schema", "harvest.schema"]
+INVENTORY_SCHEMA_MODULES = [
+    "datamodel.schema",
+    "datamodel.alarms.schema",
+    "datamodel.snapshots.schema",
+    "harvest.schema",
+]
 INVENTORY_METRICS_MODULES = [
     "datamodel.metrics",
     "datamodel.alarms.metrics",
+    "datamodel.snapshots.metrics",
     "harvest.metrics",
     "harvest.reconcile.metrics",
 ]

@@ -18,6 +18,7 @@ The tree says who failed:
     │   ├── TransactionNotFoundError    no such put transaction
     │   ├── CursorGoneError             the cursor is of another epoch or above the horizon
     │   ├── HistoryGoneError            events after the cursor have expired
+    │   ├── MomentGoneError             the past that was asked for is forgotten here
     │   ├── StateConflictError          the state of the thing forbids it
     │   ├── PreconditionFailedError     If-Match or If-None-Match does not hold
     │   ├── ChecksumMismatchError       content is not what was declared
@@ -152,6 +153,12 @@ class HistoryGoneError(CallerError):
     """Events after the cursor have expired: go on from `cursor` (in the fields), and reconcile."""
 
     code = "history_gone"
+
+
+class MomentGoneError(CallerError):
+    """The past that was asked for is forgotten here; `since` says from when it is known."""
+
+    code = "moment_gone"
 
 
 class StateConflictError(CallerError):

@@ -80,7 +80,7 @@ def record_stored(
     """Give durable bytes their artifact and location: a PUT's last step.
 
     Commits together: the new artifact with its location; of a replaced one the DeletedArtifactEvent and its RetiredArtifact;
-    for identical content only `reaffirmed_at` and, where it was missing, the location (else the new bytes become obsolete).
+    for identical content only `reaffirmed_at` and the location of the new bytes (those that were here become obsolete).
     Raises `PreconditionFailedError` and `RaceLostError`; the caller then makes the bytes obsolete.
     """
     return serialized(lambda: _record_stored(uri, content, preconditions, superseded))
@@ -191,8 +191,8 @@ def _record_stored(
         content_checksum=content.content_checksum,
         content_length=content.content_length,
     )
-    if existing is not None and meaning is PutMeaning.REAFFIRM:
-        return Recorded(_reaffirm(existing, content, now), meaning, txid)
+    if known is not None and meaning is PutMeaning.REAFFIRM:
+        return Recorded(_reaffirm(known, content, now), meaning, txid)
     if existing is not None and meaning is PutMeaning.ATTACH:
         rows.insert_location(existing.id, existing.uri, content.located)
         _stamp_reaffirmed(existing, now)
@@ -222,10 +222,13 @@ def _new_artifact(
     return artifact_of(uri, content, when=when, now=now)
 
 
-def _reaffirm(existing: ArtifactRow, content: NewContent, now: datetime) -> ArtifactRow:
-    _stamp_reaffirmed(existing, now)
-    rows.insert_obsolete(content.located)
-    updated = _fill_sha256(existing, content)
+def _reaffirm(known: KnownArtifact, content: NewContent, now: datetime) -> ArtifactRow:
+    """The bytes that were verified a moment ago stay; those that they replace may have rotted unseen, and become obsolete."""
+    _stamp_reaffirmed(known.artifact, now)
+    rows.replace_location(known.artifact.id, content.located)
+    if known.location is not None:
+        rows.insert_obsolete(known.location)
+    updated = _fill_sha256(known.artifact, content)
     return _change_metadata(updated, content.content_type, content.content_encoding, now)
 
 

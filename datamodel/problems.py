@@ -35,6 +35,7 @@ STATUS: dict[type[InventoryError], HTTPStatus] = {
     errors.TransactionNotFoundError: HTTPStatus.NOT_FOUND,
     errors.CursorGoneError: HTTPStatus.GONE,
     errors.HistoryGoneError: HTTPStatus.GONE,
+    errors.MomentGoneError: HTTPStatus.GONE,
     errors.StateConflictError: HTTPStatus.CONFLICT,
     errors.RaceLostError: HTTPStatus.CONFLICT,
     errors.PreconditionFailedError: HTTPStatus.PRECONDITION_FAILED,

@@ -16,10 +16,17 @@ from datamodel.rules import ArtifactRow, Located
 
 _RETIRE_SQL = """
     INSERT INTO retired_artifact (id, uri, content_checksum, content_sha256, content_length, content_type,
-        content_encoding, born_at, died_at, storage_id, storage_bucket, state, state_at)
+        content_encoding, born_at, died_at, ended_at, storage_id, storage_bucket, state, state_at)
     SELECT a.id, a.uri, a.content_checksum, a.content_sha256, a.content_length, a.content_type, a.content_encoding,
-        a.content_last_modified, %(died_at)s, l.storage_id, l.storage_bucket, 'retained', inventory_now()
-    FROM artifact a JOIN storage_location l ON l.artifact_id = a.id WHERE a.id = ANY(%(ids)s)
+        a.content_last_modified, %(died_at)s, coalesce(e.deleted_at, %(died_at)s), coalesce(l.storage_id, ''),
+        coalesce(l.storage_bucket, ''), CASE WHEN l.artifact_id IS NULL THEN 'purged' ELSE 'retained' END, inventory_now()
+    FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id
+        LEFT JOIN deleted_artifact_event e ON e.id = a.id
+    WHERE a.id = ANY(%(ids)s)
+    -- Known as ended without bytes, and brought back by a peer or a backup that did not know: it ends again.
+    ON CONFLICT (id) DO UPDATE SET died_at = excluded.died_at, ended_at = excluded.ended_at, state = excluded.state,
+        storage_id = excluded.storage_id, storage_bucket = excluded.storage_bucket, state_at = excluded.state_at
+    WHERE retired_artifact.state = 'purged'
 """
 _INSERT_SQL = """
     INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, content_type,
@@ -29,9 +36,9 @@ _INSERT_SQL = """
 
 
 def retire_artifacts(artifact_ids: Sequence[uuid.UUID], *, died_at: datetime) -> None:
-    """Take these artifacts out of the inventory; what is stored here becomes a RetiredArtifact.
+    """Take these artifacts out of the inventory; each becomes a RetiredArtifact, with its bytes if they are stored here.
 
-    Their location events go too: the DeletedArtifactEvent, which the caller writes, says all.
+    Their location events go too: the DeletedArtifactEvent, which the caller has written, says all.
     """
     ids = list(artifact_ids)
     with connection.cursor() as cursor:
@@ -88,6 +95,21 @@ def insert_location(artifact_id: uuid.UUID, uri: str, located: Located) -> None:
         )
         cursor.execute("UPDATE artifact SET txid = 0 WHERE id = %s", [artifact_id])
     exchange_event("deleted_storage_location_event", "storage_location_event", artifact_id, uri)
+
+
+def replace_location(artifact_id: uuid.UUID, located: Located) -> None:
+    """Other bytes of the same content are served from now on; no event, for the artifact was here and is here.
+
+    The artifact takes a new place in the feed: whoever follows it here (the record of verified copies) must see the new bytes.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM storage_location WHERE artifact_id = %s", [artifact_id])
+        cursor.execute(
+            "INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at) "
+            "VALUES (%s, %s, %s, inventory_now())",
+            [artifact_id, located.storage_id, located.storage_bucket],
+        )
+        cursor.execute("UPDATE artifact SET txid = 0 WHERE id = %s", [artifact_id])
 
 
 def insert_obsolete(*places: Located) -> None:

@@ -13,7 +13,9 @@ from django.conf import settings
 
 app = Celery("global_inventory")
 app.conf.update(settings.CELERY_SETTINGS)
-app.autodiscover_tasks(["datamodel.alarms", "harvest", "harvest.reconcile", "global_inventory.sites"])
+app.autodiscover_tasks(
+    ["datamodel.alarms", "datamodel.snapshots", "harvest", "harvest.reconcile", "global_inventory.sites"]
+)
 
 
 @signals.setup_logging.connect
@@ -31,6 +33,8 @@ app.conf.beat_schedule = {
     "harvest": every(settings.INVENTORY_HARVEST_SECONDS, "harvest.tasks.harvest_all"),
     "expire-events": every(600, "harvest.tasks.expire_events"),
     "reconcile": every(settings.INVENTORY_RECONCILE_SECONDS, "harvest.reconcile.tasks.reconcile_all"),
+    "snapshots": every(30, "datamodel.snapshots.tasks.advance_snapshots"),
+    "history": every(300, "datamodel.snapshots.tasks.forget_history"),
     "probe-sites": every(settings.INVENTORY_PROBE_SECONDS, "global_inventory.sites.tasks.probe_sites"),
     "rotate-keys": every(3600, "global_inventory.sites.tasks.rotate_keys"),
 }

@@ -37,6 +37,7 @@ INVENTORY_SCHEMA_MODULES = [
     "global_inventory.locate.schema",
     "global_inventory.artifacts.schema",
     "global_inventory.held.schema",
+    "global_inventory.snapshots.schema",
     "global_inventory.releases.schema",
 ]
 INVENTORY_METRICS_MODULES = [
@@ -46,6 +47,8 @@ INVENTORY_METRICS_MODULES = [
     "global_inventory.releases.metrics",
 ]
 
+# A snapshot is kept once every site has said so.
+INVENTORY_SNAPSHOT_AWAITS = "global_inventory.snapshots.queries.awaited"
 # How long a negotiated URL may be used to begin a transfer.
 INVENTORY_URL_SECONDS = env.integer("INVENTORY_URL_SECONDS", 3600, minimum=1)
 INVENTORY_PROBE_SECONDS = env.integer("INVENTORY_PROBE_SECONDS", 30, minimum=1)

@@ -12,6 +12,8 @@ _routes = [
     path("", include("global_inventory.locate.urls")),
     path("", include("global_inventory.artifacts.urls")),
     path("", include("global_inventory.held.urls")),
+    path("", include("datamodel.snapshots.urls")),
+    path("", include("global_inventory.snapshots.urls")),
     path("", include("global_inventory.releases.urls")),
     path("harvest/", include("harvest.urls")),
     path("admin/", admin.site.urls),

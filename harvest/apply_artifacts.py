@@ -300,9 +300,8 @@ def _renew(old: ArtifactRow, located: Located, reaffirmed_at: datetime) -> Artif
         last_modified=max(database_now(), old.last_modified + model_rules.MILLISECOND),
     )
     new = replace(new, meta_checksum=meta_checksum_of(new))
-    _execute("DELETE FROM storage_location WHERE artifact_id = %s", [old.id])
-    for table in ("artifact", "storage_location_event", "deleted_storage_location_event"):
-        _execute(f"DELETE FROM {table} WHERE id = %s", [old.id])
+    _retire([old.id])
+    claim_retired(old.id)
     insert_artifact(new, located)
     return new
 

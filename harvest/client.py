@@ -188,15 +188,22 @@ def fetch_public_keys(remote: Remote) -> dict[str, bytes]:
 
 
 def fetch_text(
-    remote: Remote, path: str, fields: Sequence[tuple[str, str]], *, seconds: int, most_bytes: int, etag: str = ""
+    remote: Remote,
+    path: str,
+    fields: Sequence[tuple[str, str]],
+    *,
+    seconds: int,
+    most_bytes: int,
+    etag: str = "",
+    is_posted: bool = False,
 ) -> bytes | None:
-    """A whole answer, which may take `seconds` to begin; None if it is what `etag` names. Long fields are posted as a form.
+    """A whole answer, which may take `seconds` to begin; None if it is what `etag` names. Long fields are posted as a form too.
 
     Raises like `fetch_page`.
     """
     query = urlencode(fields)
     headers = {"If-None-Match": etag} if etag else {}
-    if len(query) > _QUERY_LENGTH:
+    if is_posted or len(query) > _QUERY_LENGTH:
         headers["Content-Type"] = "application/x-www-form-urlencoded"
         response = _get(remote, path, extra_seconds=seconds, headers=headers, form=query)
     else:

@@ -16,6 +16,7 @@ app.conf.update(settings.CELERY_SETTINGS)
 app.autodiscover_tasks(
     [
         "datamodel.alarms",
+        "datamodel.snapshots",
         "harvest",
         "harvest.reconcile",
         "site_service.files",
@@ -23,6 +24,7 @@ app.autodiscover_tasks(
         "site_service.scrub",
         "site_service.file_sync",
         "site_service.file_validate",
+        "site_service.snapshots",
     ]
 )
 
@@ -43,6 +45,10 @@ app.conf.beat_schedule = {
     "file-validate": every(30, "site_service.file_validate.tasks.advance_validation"),
     "scrub": every(settings.INVENTORY_SCRUB_SECONDS, "site_service.scrub.tasks.enqueue_readings"),
     "scrub-tidy": every(6 * 3600, "site_service.scrub.tasks.tidy"),
+    "snapshots": every(30, "datamodel.snapshots.tasks.advance_snapshots"),
+    "history": every(300, "datamodel.snapshots.tasks.forget_history"),
+    "held": every(600, "datamodel.snapshots.tasks.count_held"),
+    "pins": every(settings.INVENTORY_PINS_SECONDS, "site_service.snapshots.tasks.exchange_pins"),
     "retire": every(10, "site_service.retention.tasks.advance_retirement"),
     "release-marks": every(3600, "site_service.retention.tasks.give_back_unknown"),
     "retention": every(30, "site_service.retention.tasks.enqueue_removals"),

@@ -60,6 +60,7 @@ INVENTORY_SCHEMA_MODULES = [
     "site_service.policy.schema",
     "site_service.file_sync.schema",
     "site_service.file_validate.schema",
+    "site_service.snapshots.schema",
 ]
 INVENTORY_METRICS_MODULES = [
     *INVENTORY_METRICS_MODULES,
@@ -118,6 +119,8 @@ INVENTORY_MAX_CONTENT_BYTES = env.integer("INVENTORY_MAX_CONTENT_BYTES", 16 * 10
 INVENTORY_READ_TIMEOUT_SECONDS = env.integer("INVENTORY_READ_TIMEOUT_SECONDS", 120, minimum=1)
 INVENTORY_TRANSACTION_SECONDS = env.integer("INVENTORY_TRANSACTION_SECONDS", 7 * 24 * 3600, minimum=1)
 INVENTORY_RETENTION_SECONDS = env.integer("INVENTORY_RETENTION_SECONDS", 14 * 24 * 3600)
+# How often every global is asked for its snapshots: until it has answered, nothing that ended since the last answer is removed.
+INVENTORY_PINS_SECONDS = env.integer("INVENTORY_PINS_SECONDS", 60, minimum=1)
 INVENTORY_SYNC_FREE_BYTES = env.integer("INVENTORY_SYNC_FREE_BYTES", 2 * 1024**3)
 INVENTORY_PUT_FREE_BYTES = env.integer("INVENTORY_PUT_FREE_BYTES", 1024**3)
 INVENTORY_SYNC_THREADS = env.integer("INVENTORY_SYNC_THREADS", 8, minimum=1)

@@ -15,6 +15,8 @@ _routes = [
     path("", include("site_service.policy.urls")),
     path("", include("site_service.file_sync.urls")),
     path("", include("site_service.file_validate.urls")),
+    path("", include("datamodel.snapshots.urls")),
+    path("", include("site_service.snapshots.urls")),
     path("harvest/", include("harvest.urls")),
     path("admin/", admin.site.urls),
     path("", include("datamodel.urls")),

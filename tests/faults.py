@@ -193,6 +193,23 @@ class RecordingDisk(Disk):
         super().sync_directory(path)
 
 
+class FailingDisk(Disk):
+    """Step number `step` (from 0) that changes anything fails with this error, and if it `stays` so do all after it."""
+
+    def __init__(self, step: int, code: int, *, stays: bool) -> None:
+        self._left = step
+        self._code = code
+        self._stays = stays
+        self.failed: list[str] = []
+
+    def _pass(self, name: str) -> None:
+        self._left -= 1
+        if self._left == -1 or (self._left < 0 and self._stays):
+            self.failed.append(name)
+            with storage_failures(name):
+                raise OSError(self._code, "the disk says no")
+
+
 class CrashingDisk(Disk):
     """The process dies before step number `step` (from 0) that changes anything; afterwards nothing changes any more."""
 
@@ -226,5 +243,16 @@ CHANGES = (
     "make_directory",
     "remove_directory",
 )
+
+
+def _failing(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def step(disk: FailingDisk, *arguments: Any) -> Any:
+        disk._pass(name)
+        return method(disk, *arguments)
+
+    return step
+
+
 for _name in CHANGES:
     setattr(CrashingDisk, _name, _dying(getattr(Disk, _name)))
+    setattr(FailingDisk, _name, _failing(_name, getattr(Disk, _name)))

@@ -27,7 +27,7 @@ DROP FUNCTION tell_access();
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('datamodel', '0009_restoration'),
+        ('datamodel', '0010_history'),
     ]
 
     operations = [

@@ -101,7 +101,11 @@ class ObsoleteStorageLocation(models.Model):
 
 
 class RetiredArtifact(models.Model):
-    """An artifact that was replaced or deleted here, with its bytes kept for the retention time."""
+    """An artifact that was replaced or deleted: the history of this inventory, and bytes kept for the retention time.
+
+    It lived from `born_at` until `ended_at`, which are the same at every inventory (`contentLastModified`, and the time of its
+    DeletedArtifactEvent); `died_at` is when this one learnt of its end. One that was not stored here begins as `purged`.
+    """
 
     class State(models.TextChoices):
         RETAINED = "retained"
@@ -118,6 +122,7 @@ class RetiredArtifact(models.Model):
     content_encoding = models.CharField(max_length=128, null=True)
     born_at = MillisField()
     died_at = MillisField()
+    ended_at = MillisField(null=True)
     storage_id = models.CharField(max_length=512, db_collation="C")
     storage_bucket = models.CharField(max_length=512, db_collation="C")
     state = models.CharField(max_length=8, choices=State.choices, default=State.RETAINED)
@@ -130,6 +135,7 @@ class RetiredArtifact(models.Model):
             models.Index(fields=["died_at"], condition=Q(state="retained"), name="retired_due"),
             models.Index(fields=["state_at"], condition=Q(state="removing"), name="retired_removing"),
             models.Index(fields=["state_at"], condition=Q(state="restored"), name="retired_restored"),
+            models.Index(fields=["died_at"], condition=Q(state__in=["purged", "restored"]), name="retired_history"),
         )
         constraints = (
             models.CheckConstraint(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from datamodel.snapshots.schema import AS_OF
+
 TAGS = {"catalogue": "What is known, who holds it, and why an answer is what it is."}
 
 _ITEM = {"$ref": "#/components/schemas/ListedArtifact"}
+_AS_OF_PAGE = {"$ref": "#/components/schemas/SnapshotEntryPage"}
 _JSON = "application/json"
 _URI = {"name": "uri", "in": "query", "schema": {"type": "string"}}
 
@@ -27,12 +30,15 @@ PATHS: dict[str, dict[str, Any]] = {
                 _query("after", {"type": "string"}, "The last URI of the page before; see `next`."),
                 _query("limit", {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 1000}, "Of a page."),
                 _query("format", {"type": "string", "enum": ["json", "ndjson"]}, "ndjson: all, one artifact per line."),
+                AS_OF,
             ],
             "responses": {
                 "200": {
                     "description": "A page, the stream, or the artifact.",
                     "content": {
-                        _JSON: {"schema": {"oneOf": [{"$ref": "#/components/schemas/ArtifactPage"}, _ITEM]}},
+                        _JSON: {
+                            "schema": {"anyOf": [{"$ref": "#/components/schemas/ArtifactPage"}, _ITEM, _AS_OF_PAGE]}
+                        },
                         "application/x-ndjson": {"schema": {"type": "string"}},
                     },
                 }

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from urllib.parse import urlencode
 
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
@@ -18,8 +17,10 @@ from django.views.decorators.http import require_safe
 from datamodel.auth import caller_of
 from datamodel.doors import filtered
 from datamodel.errors import ArtifactNotFoundError, InvalidRequestError
+from datamodel.pages import chunks, next_page, page_bounds
 from datamodel.permissions import Grant, reach, require
 from datamodel.reach import Reach
+from datamodel.snapshots.views import list_as_of
 from datamodel.uris import ArtifactUri, Namespace
 from datamodel.wire import artifact_item, time_text
 from global_inventory.artifacts import queries
@@ -27,10 +28,7 @@ from global_inventory.artifacts.queries import Listed
 from global_inventory.sites.queries import SiteTable, site_table_cache
 from global_inventory.sites.rules import Direction, SiteState, obstacle, rank_sites
 
-MAX_LIMIT = 10_000
-_DEFAULT_LIMIT = 1000
 _NDJSON = "application/x-ndjson"
-_CHUNK_LINES = 200
 
 
 @require_safe
@@ -44,15 +42,19 @@ def artifacts(request: HttpRequest) -> HttpResponseBase:
         return _item(queries.listed_by_uri(uri.value), uri.value)
     namespace = request.GET.get("namespace", "")
     prefix = Namespace.parse(namespace).value if namespace else ""
+    if "as_of" in request.GET:
+        # What was there then is listed whole: for whoever may read all of it.
+        require(caller_of(request), Grant.READ, Namespace.parse(namespace) if namespace else None)
+        return list_as_of(request, prefix, is_stream=_is_stream(request))
     if _is_stream(request):
-        lines: Iterator[bytes] = _chunks(prefix, readable) if request.method == "GET" else iter(())
+        lines: Iterator[bytes] = chunks(_lines(prefix, readable)) if request.method == "GET" else iter(())
         response: HttpResponseBase = StreamingHttpResponse(lines, content_type=_NDJSON)
         response["Cache-Control"] = "no-store"
         return response
-    limit, after = _page_bounds(request)
+    limit, after = page_bounds(request)
     page = queries.artifact_page(prefix, readable, after=after, limit=limit)
     last = page[-1].artifact.uri if len(page) == limit else None
-    return _json({"items": [_listed_item(listed) for listed in page], "next": _next(request, last)})
+    return _json({"items": [_listed_item(listed) for listed in page], "next": next_page(request, last)})
 
 
 @require_safe
@@ -98,24 +100,6 @@ def _is_stream(request: HttpRequest) -> bool:
     return asked == "ndjson" or (asked is None and _NDJSON in request.headers.get("Accept", ""))
 
 
-def _page_bounds(request: HttpRequest) -> tuple[int, str]:
-    text = request.GET.get("limit", str(_DEFAULT_LIMIT))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_LIMIT:
-        raise InvalidRequestError(f"invalid limit {text!r}: write a number from 1 to {MAX_LIMIT}")
-    after = request.GET.get("after", "")
-    if "\0" in after:
-        raise InvalidRequestError("invalid after: pass on the one of the last page")
-    return int(text), after
-
-
-def _next(request: HttpRequest, after: str | None) -> str | None:
-    """The query of the next page, to be put behind the same path."""
-    if after is None:
-        return None
-    kept = {name: value for name, value in request.GET.items() if name != "after"}
-    return f"?{urlencode(kept | {'after': after})}"
-
-
 def _listed_item(listed: Listed) -> dict[str, object]:
     return {**artifact_item(listed.artifact), "copies": list(listed.copies), "releasing": list(listed.releasing)}
 
@@ -126,15 +110,9 @@ def _item(listed: Listed | None, name: str) -> HttpResponse:
     return _json(_listed_item(listed))
 
 
-def _chunks(prefix: str, readable: Reach) -> Iterator[bytes]:
-    """Some lines at a time: one write for each would cost more than the line. A failure cuts the stream visibly."""
-    held: list[str] = []
+def _lines(prefix: str, readable: Reach) -> Iterator[str]:
     for listed in queries.all_artifacts(prefix, readable):
-        held.append(json.dumps(_listed_item(listed)) + "\n")
-        if len(held) == _CHUNK_LINES:
-            yield "".join(held).encode()
-            held.clear()
-    yield "".join(held).encode()
+        yield json.dumps(_listed_item(listed)) + "\n"
 
 
 def _copy(table: SiteTable, holder: uuid.UUID) -> dict[str, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterable, Iterator
-from urllib.parse import unquote, urlencode
+from urllib.parse import unquote
 
 from django.conf import settings
 from django.db import connection
@@ -21,25 +21,24 @@ from django.views.decorators.csrf import csrf_exempt
 from datamodel.auth import caller_of
 from datamodel.doors import filtered
 from datamodel.errors import InvalidRequestError
-from datamodel.permissions import Grant, reach, require_somewhere
+from datamodel.pages import chunks, next_page, page_bounds
+from datamodel.permissions import Grant, reach, require, require_somewhere
 from datamodel.reach import Reach
 from datamodel.representation import checksums_of
 from datamodel.rules import ArtifactRow
+from datamodel.snapshots.views import list_as_of
 from datamodel.uris import Namespace
 from datamodel.wire import artifact_item
 from site_service.files import queries
 from site_service.files.queries import Entry, Listed
 from site_service.files.rules import quote_name
 
-MAX_LIMIT = 10_000
-_DEFAULT_LIMIT = 1000
 _FORMATS = {
     "json": "application/json",
     "ndjson": "application/x-ndjson",
     "text": "text/plain",
     "html": "text/html",
 }
-_CHUNK_LINES = 200
 
 
 @csrf_exempt
@@ -52,14 +51,20 @@ def artifacts(request: HttpRequest) -> HttpResponseBase:
     namespace = request.GET.get("namespace", "")
     prefix = Namespace.parse(namespace).value if namespace else ""
     stored_only = _flag(request, "stored")
+    if "as_of" in request.GET:
+        if stored_only:
+            raise InvalidRequestError("what was stored then is not known: leave out stored, or as_of")
+        # What was there then is listed whole: for whoever may read all of it.
+        require(caller_of(request), Grant.READ, Namespace.parse(namespace) if namespace else None)
+        return list_as_of(request, prefix, is_stream=_format(request, ("json", "ndjson")) == "ndjson")
     if _format(request, ("json", "ndjson")) == "ndjson":
         return _stream(request, _json_lines(queries.all_artifacts(prefix, readable, stored_only=stored_only)), "ndjson")
-    limit, after = _page(request)
+    limit, after = page_bounds(request)
     page = queries.artifact_page(prefix, readable, after=after, limit=limit, stored_only=stored_only)
     connection.close()
     items = [_artifact_json(listed.artifact, is_stored=listed.is_stored) for listed in page]
     last = page[-1].artifact.uri if len(page) == limit else None
-    return _json_page(request, {"items": items, "next": _next(request, last)})
+    return _json_page(request, {"items": items, "next": next_page(request, last)})
 
 
 def list_namespace(request: HttpRequest, namespace: Namespace | None) -> HttpResponseBase:
@@ -88,29 +93,11 @@ def _format(request: HttpRequest, offered: tuple[str, ...]) -> str:
     return next((by_type[kind] for kind in accepted if kind in by_type), offered[0])
 
 
-def _page(request: HttpRequest) -> tuple[int, str]:
-    text = request.GET.get("limit", str(_DEFAULT_LIMIT))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_LIMIT:
-        raise InvalidRequestError(f"invalid limit {text!r}: write a number from 1 to {MAX_LIMIT}")
-    after = request.GET.get("after", "")
-    if "\0" in after:
-        raise InvalidRequestError("invalid after: pass on the one of the last page")
-    return int(text), after
-
-
 def _flag(request: HttpRequest, name: str) -> bool:
     text = request.GET.get(name, "false").lower()
     if text not in {"true", "false"}:
         raise InvalidRequestError(f"invalid {name} {text!r}: write true or false")
     return text == "true"
-
-
-def _next(request: HttpRequest, after: str | None) -> str | None:
-    """The query of the next page, to be put behind the same path."""
-    if after is None:
-        return None
-    kept = {name: value for name, value in request.GET.items() if name != "after"}
-    return f"?{urlencode(kept | {'after': after})}"
 
 
 def _json_page(request: HttpRequest, page: dict[str, object]) -> HttpResponse:
@@ -126,21 +113,10 @@ def _stream(request: HttpRequest, lines: Iterable[str], kind: str) -> HttpRespon
     if request.method == "HEAD":
         response: HttpResponseBase = HttpResponse(content_type=_FORMATS[kind] + charset)
     else:
-        response = StreamingHttpResponse(_chunks(lines), content_type=_FORMATS[kind] + charset)
+        response = StreamingHttpResponse(chunks(lines), content_type=_FORMATS[kind] + charset)
     response["Cache-Control"] = "no-store"
     response["Content-Security-Policy"] = "sandbox; default-src 'none'; frame-ancestors 'none'"
     return response
-
-
-def _chunks(lines: Iterable[str]) -> Iterator[bytes]:
-    """A few lines at a time: one write per line would cost more than the line."""
-    held: list[str] = []
-    for line in lines:
-        held.append(line)
-        if len(held) == _CHUNK_LINES:
-            yield "".join(held).encode()
-            held.clear()
-    yield "".join(held).encode()
 
 
 def _artifact_json(artifact: ArtifactRow, *, is_stored: bool) -> dict[str, object]:
@@ -153,14 +129,14 @@ def _json_lines(listed: Iterable[Listed]) -> Iterator[str]:
 
 
 def _entries_json(request: HttpRequest, namespace: Namespace | None, readable: Reach) -> HttpResponse:
-    limit, after = _page(request)
+    limit, after = page_bounds(request)
     found = queries.entries(namespace, readable, after=after)
     page = [entry for entry, _ in zip(found, range(limit), strict=False)]
     connection.close()
     last = page[-1].uri if len(page) == limit else None
     items = [_entry_json(entry) for entry in page]
     name = namespace.value if namespace is not None else None
-    return _json_page(request, {"namespace": name, "items": items, "next": _next(request, last)})
+    return _json_page(request, {"namespace": name, "items": items, "next": next_page(request, last)})
 
 
 def _entry_json(entry: Entry) -> dict[str, object]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from datamodel.snapshots.schema import AS_OF
+
 Json = dict[str, Any]
 
 TAGS = {"files": "Content of artifacts: put, get, delete, put transactions.", "listings": "What is here."}
@@ -212,6 +214,7 @@ def _page_of(item: Json) -> Json:
 
 
 _ARTIFACT = {"$ref": "#/components/schemas/StoredArtifact"}
+_AS_OF_PAGE = {"$ref": "#/components/schemas/SnapshotEntryPage"}
 _TEXT = {"schema": {"type": "string"}}
 _DIRECTORY = _parameter("namespace", "path", "As cadc:CFHT; cadc: itself is listed at /files/cadc:", required=True)
 _NAMESPACE = _parameter("namespace", "query", "Prefix that ends in : or /, as cadc:CFHT/.")
@@ -269,12 +272,12 @@ PATHS: dict[str, Json] = {
                 "200": _answer(
                     "A page, or everything as one JSON object per line.",
                     content={
-                        "application/json": {"schema": _page_of(_ARTIFACT)},
+                        "application/json": {"schema": {"anyOf": [_page_of(_ARTIFACT), _AS_OF_PAGE]}},
                         "application/x-ndjson": {"schema": _ARTIFACT},
                     },
                 )
             },
-            parameters=[_NAMESPACE, _STORED, _format("json", "ndjson"), _LIMIT, _AFTER],
+            parameters=[_NAMESPACE, _STORED, _format("json", "ndjson"), _LIMIT, _AFTER, AS_OF],
         )
     },
 }

@@ -12,6 +12,8 @@ from datamodel.errors import StoredObjectMissingError
 from datamodel.logs import unit_of_work
 from datamodel.restoration import is_restoring
 from datamodel.rules import Located
+from datamodel.snapshots.operations import lock_moments
+from datamodel.snapshots.queries import FREE_SQL
 from site_service.retention import queries
 from site_service.storage.contract import ArtifactStore, ContentFacts, InvalidObject
 
@@ -26,7 +28,7 @@ _RESCUE_RETIRED_SQL = f"""
 _CLAIM_RETIRED_SQL = f"""
     UPDATE retired_artifact r SET state = 'removing', state_at = inventory_now()
     WHERE r.id = %(id)s AND NOT {_IN_USE} AND (r.state = 'removing' OR (r.state = 'retained'
-        AND r.died_at < inventory_now() - make_interval(secs => {{kept}})))
+        AND r.died_at < inventory_now() - make_interval(secs => {{kept}}) AND {FREE_SQL}))
     RETURNING r.storage_id, r.storage_bucket
 """
 _PURGE_SQL = """
@@ -44,7 +46,8 @@ def purge_retired(*, store: ArtifactStore, artifact_id: uuid.UUID) -> bool:
     """Remove the bytes of one retired artifact; whether they are gone now.
 
     State `removing` is committed first, so nobody restores what is half gone; `purged` last. A repeat after a crash at any point
-    finishes the work; one that comes too early, for bytes in use, or while the inventory is restored, does nothing. Raises `StorageUnavailableError`.
+    finishes the work; one that comes too early, for bytes in use or needed by a snapshot, or while the inventory is restored, does
+    nothing. Raises `StorageUnavailableError`.
     """
     with unit_of_work(logger, "purge_retired", id=artifact_id) as work:
         located = None if is_restoring() else _claim_retired(artifact_id)
@@ -98,6 +101,7 @@ def follow_facts(*, store: ArtifactStore, artifact_id: uuid.UUID) -> bool:
 
 def _claim_retired(artifact_id: uuid.UUID) -> Located | None:
     with transaction.atomic(), connection.cursor() as cursor:
+        lock_moments(shared=True)
         cursor.execute(_RESCUE_RETIRED_SQL, {"id": artifact_id})
         kept, parameters = queries.retention().sql("r.uri")
         cursor.execute(_CLAIM_RETIRED_SQL.format(kept=kept), {"id": artifact_id, **parameters})

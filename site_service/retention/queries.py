@@ -12,6 +12,7 @@ from django.db.models import Count, Exists, OuterRef, Subquery
 from datamodel.models import HarvestConflict, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
 from datamodel.queries import RETIRED_COLUMNS, RetiredRow, retired_from
 from datamodel.rows import database_now
+from datamodel.snapshots.queries import FREE_SQL
 from datamodel.uris import ArtifactUri, Namespace, prefix_upper_bound
 from site_service.retention.models import CopyRelease, CopyReleaseOutcome, RetentionRule, RetireRun
 from site_service.retention.rules import OPEN_RELEASES, ReleaseState, Retention
@@ -22,11 +23,15 @@ STUCK = timedelta(minutes=10)
 _LATELY = timedelta(days=1)
 
 
+# Snapshots may hold back any number of dead for years: a tick looks at no more than this, and the next one goes on from there.
+LOOKED_AT = 20_000
 _DUE_SQL = """
-    SELECT r.id FROM retired_artifact r
-    WHERE r.state = 'retained' AND r.died_at < inventory_now() - make_interval(secs => %(shortest)s)
-        AND r.died_at < inventory_now() - make_interval(secs => {kept})
-    ORDER BY r.died_at LIMIT %(limit)s
+    SELECT r.id, r.died_at, r.died_at < inventory_now() - make_interval(secs => {kept}) AND {free} FROM (
+        SELECT * FROM retired_artifact
+        WHERE state = 'retained' AND died_at < inventory_now() - make_interval(secs => %(shortest)s)
+            AND (died_at, id) > (%(died_at)s::timestamptz, %(id)s::uuid)
+        ORDER BY died_at, id LIMIT %(looked_at)s
+    ) r ORDER BY r.died_at, r.id
 """
 _UNDELETABLE_SQL = f"""
     SELECT DISTINCT ON (r.uri) {RETIRED_COLUMNS} FROM retired_artifact r
@@ -37,6 +42,7 @@ _UNDELETABLE_SQL = f"""
 _LATEST_SQL = f"""
     SELECT {RETIRED_COLUMNS} FROM retired_artifact r WHERE r.uri = %(uri)s AND r.state = 'retained'
         AND (%(as_of)s::timestamptz IS NULL OR (r.born_at <= %(as_of)s AND r.died_at > %(as_of)s))
+        AND (%(checksum)s::text IS NULL OR (r.content_checksum, r.content_length) = (%(checksum)s, %(length)s))
     ORDER BY r.died_at DESC, r.id LIMIT 1
 """
 
@@ -57,14 +63,38 @@ def obsolete_before() -> datetime:
     return database_now() - timedelta(seconds=settings.INVENTORY_TRANSFER_SECONDS)
 
 
+class _Round:
+    """How far this process has looked through the dead, the longest dead first; at the end it starts anew.
+
+    Forgetting it costs a look, nothing else.
+    """
+
+    _START = ("-infinity", uuid.UUID(int=0))
+
+    def __init__(self) -> None:
+        self._place: tuple[str | datetime, uuid.UUID] = self._START
+
+    def next_due(self) -> list[uuid.UUID]:
+        """What is due and free among the next ones. While a batch is full, its place is not left: what is sent may be lost."""
+        kept = retention()
+        expression, parameters = kept.sql("r.uri")
+        values = {"shortest": kept.shortest.total_seconds(), "looked_at": LOOKED_AT}
+        place = {"died_at": self._place[0], "id": self._place[1]}
+        with connection.cursor() as cursor:
+            cursor.execute(_DUE_SQL.format(kept=expression, free=FREE_SQL), {**parameters, **values, **place})
+            rows = cursor.fetchall()
+        due = [identity for identity, _, is_due in rows if is_due]
+        if len(due) < BATCH:
+            self._place = (rows[-1][1], rows[-1][0]) if len(rows) == LOOKED_AT else self._START
+        return due[:BATCH]
+
+
+_round = _Round()
+
+
 def due_retired() -> list[uuid.UUID]:
     """Retired artifacts whose bytes are due, the longest dead first; then those whose removal was begun and got stuck."""
-    kept = retention()
-    expression, parameters = kept.sql("r.uri")
-    parameters |= {"shortest": kept.shortest.total_seconds(), "limit": BATCH}
-    with connection.cursor() as cursor:
-        cursor.execute(_DUE_SQL.format(kept=expression), parameters)
-        due = [row[0] for row in cursor.fetchall()]
+    due = _round.next_due()
     stuck = RetiredArtifact.objects.filter(
         state=RetiredArtifact.State.REMOVING, state_at__lt=database_now() - STUCK
     ).order_by("state_at")
@@ -82,10 +112,13 @@ def undeletable(namespace: Namespace, *, as_of: datetime | None, after: str, lim
         return [retired_from(row) for row in cursor.fetchall()]
 
 
-def latest_retained(uri: ArtifactUri, *, as_of: datetime | None) -> RetiredRow | None:
-    """What can live again of one uri: what lived at `as_of`, or else what ended last."""
+def latest_retained(
+    uri: ArtifactUri, *, as_of: datetime | None, content: tuple[str, int] | None = None
+) -> RetiredRow | None:
+    """What can live again of one uri: what lived at `as_of`, or else what ended last; `content` is its checksum and length."""
+    checksum, length = content or (None, None)
     with connection.cursor() as cursor:
-        cursor.execute(_LATEST_SQL, {"uri": uri.value, "as_of": as_of})
+        cursor.execute(_LATEST_SQL, {"uri": uri.value, "as_of": as_of, "checksum": checksum, "length": length})
         row = cursor.fetchone()
     return retired_from(row) if row is not None else None
 

@@ -52,14 +52,16 @@ def test_other_content_replaces_the_artifact_and_retires_the_old_bytes() -> None
     assert StorageLocation.objects.get().artifact_id == second.artifact.id
 
 
-def test_identical_content_keeps_the_artifact_and_makes_the_new_bytes_obsolete() -> None:
-    first = operations.record_stored(uri=URI, content=new_content(b"one"))
-    again = new_content(b"one")
+def test_identical_content_keeps_the_artifact_and_makes_the_old_bytes_obsolete() -> None:
+    before, again = new_content(b"one"), new_content(b"one")
+    first = operations.record_stored(uri=URI, content=before)
     second = operations.record_stored(uri=URI, content=again)
     assert second.meaning is PutMeaning.REAFFIRM
     assert second.artifact == first.artifact
     assert Artifact.objects.get().reaffirmed_at is not None
-    assert ObsoleteStorageLocation.objects.get().storage_id == again.located.storage_id
+    assert StorageLocation.objects.get().storage_id == again.located.storage_id
+    assert ObsoleteStorageLocation.objects.get().storage_id == before.located.storage_id
+    assert Artifact.objects.get().txid == second.txid
     assert not DeletedArtifactEvent.objects.exists()
 
 

@@ -6,15 +6,24 @@ import base64
 import hashlib
 import io
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from django.test import Client
 from pytest_django import Settings
 
 from datamodel import queries
-from datamodel.models import Artifact, DeletedArtifactEvent, InventoryIdentity, ObsoleteStorageLocation, RetiredArtifact
+from datamodel.models import (
+    Artifact,
+    DeletedArtifactEvent,
+    InventoryIdentity,
+    ObsoleteStorageLocation,
+    RetiredArtifact,
+    StorageLocation,
+)
 from site_service.storage.contract import ArtifactStore
 from tests.factories import artifact_row, insert_artifact_row
+from tests.faults import flip_bit
 from tests.site_service.files.requests import DATA, PATH, body_of, md5_header, put, sha256_header
 
 
@@ -167,6 +176,19 @@ def test_identical_content_put_again_keeps_the_artifact(client: Client) -> None:
     assert first["x-artifact-id"] == second["x-artifact-id"]
     assert not DeletedArtifactEvent.objects.exists()
     assert ObsoleteStorageLocation.objects.count() == 1
+
+
+def test_identical_content_put_again_takes_the_place_of_bytes_that_have_rotted(
+    client: Client, store: ArtifactStore, tmp_path: Path
+) -> None:
+    first = put(client)
+    rotten = StorageLocation.objects.get()
+    flip_bit(tmp_path / "storage" / "objects" / rotten.storage_bucket / rotten.storage_id, 3)
+    assert body_of(client.get(PATH)) != DATA
+    assert put(client)["x-artifact-id"] == first["x-artifact-id"]
+    assert body_of(client.get(PATH)) == DATA
+    assert ObsoleteStorageLocation.objects.get().storage_id == rotten.storage_id
+    assert {one.storage_id for one in store.iterate()} == {rotten.storage_id, StorageLocation.objects.get().storage_id}
 
 
 def test_other_content_replaces_with_a_new_id_and_keeps_the_old_bytes(client: Client, store: ArtifactStore) -> None:

@@ -1,0 +1,1 @@
+"""Snapshots and the inventory as of a moment."""
