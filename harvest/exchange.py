@@ -29,8 +29,9 @@ from datamodel.models import HarvestState, InventoryIdentity, RemoteInventory
 from datamodel.positions import Cursor
 from datamodel.uris import Namespace
 from harvest import client, operations, queries
-from harvest.client import Page, PageQuery, Remote
+from harvest.client import Remote
 from harvest.operations import Lease
+from harvest.pages import Page, PageQuery
 from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS, Stream
 
 logger = logging.getLogger(__name__)

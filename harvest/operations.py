@@ -25,7 +25,7 @@ from datamodel.operations import serialized
 from datamodel.positions import Cursor
 from datamodel.uris import Namespace, namespace_filter
 from harvest import apply_artifacts, queries, rules, streams
-from harvest.client import Page
+from harvest.pages import Page
 from harvest.staging import stage
 from harvest.streams import Stream
 

@@ -16,7 +16,7 @@ from datamodel.alarms.operations import raise_alarm
 from datamodel.alarms.rules import AlarmKind
 from datamodel.errors import RemoteProtocolError
 from datamodel.models import RemoteInventory
-from harvest.client import Page
+from harvest.pages import Page
 from harvest.streams import ARTIFACTS, Column, Kind, Stream
 
 logger = logging.getLogger(__name__)

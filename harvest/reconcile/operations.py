@@ -25,8 +25,8 @@ from datamodel.alarms.rules import AlarmKind
 from datamodel.models import RemoteInventory
 from datamodel.operations import serialized
 from harvest import apply_artifacts
-from harvest.client import Page
 from harvest.operations import _APPLY_LOCK, Lease, renew_lease
+from harvest.pages import Page
 from harvest.queries import load_selection
 from harvest.reconcile import queries, wire
 from harvest.reconcile.models import ReconcileDifference, ReconcileRun

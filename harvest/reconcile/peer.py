@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from datamodel.errors import RemoteUnavailableError
 from harvest import client
-from harvest.client import Page, PageQuery, Remote
+from harvest.client import Remote
+from harvest.pages import Page, PageQuery, Receiver
 from harvest.reconcile import wire
 from harvest.reconcile.scope import Listed, Scope, Tree, digest_of, tree_lines
 from harvest.streams import Stream
@@ -75,7 +76,7 @@ class Peer:
             end = _END_LINE.search(body)
             if end is None:
                 raise RemoteUnavailableError(f"{self.remote.name} stopped in the middle of its rows of {stream.name}")
-            receiver = client.Receiver(self.remote, PageQuery(stream, None, len(ids)), io.BytesIO())
+            receiver = Receiver(self.remote.name, PageQuery(stream, None, len(ids)), io.BytesIO())
             receiver.take(body[: end.end()])
             pages.append(receiver.page(None))
             body = body[end.end() :]

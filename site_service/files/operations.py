@@ -62,16 +62,21 @@ def put_artifact(
     expected = ExpectedContent(length=put.length, checksums=put.all_checksums)
     source = RefusingEmpty(content, _NO_EMPTY_FILES) if settings.INVENTORY_REFUSE_EMPTY else content
     stored = store.write(source, facts, expected)
-    return record_object(uri=uri, stored=stored, preconditions=put.preconditions, superseded=superseded)
+    return record_object(store=store, uri=uri, stored=stored, preconditions=put.preconditions, superseded=superseded)
 
 
 def record_object(
-    *, uri: ArtifactUri, stored: StoredObject, preconditions: Preconditions, superseded: Superseded | None
+    *,
+    store: ArtifactStore,
+    uri: ArtifactUri,
+    stored: StoredObject,
+    preconditions: Preconditions,
+    superseded: Superseded | None,
 ) -> Recorded:
     """The row of a durable object. Raises `PreconditionFailedError`, `RaceLostError`; the object is then obsolete.
 
     After any other failure (the database went away) its bytes stay: the row may have been written, and file validate finds
-    objects without one.
+    objects without one. Where an artifact keeps its id, the facts kept with the bytes follow.
     """
     located = Located(stored.storage_id, stored.storage_bucket)
     algorithm = settings.INVENTORY_CONTENT_ALGORITHM
@@ -86,10 +91,16 @@ def record_object(
         content_encoding=stored.facts.content_encoding,
     )
     try:
-        return operations.record_stored(uri=uri, content=content, preconditions=preconditions, superseded=superseded)
+        recorded = operations.record_stored(
+            uri=uri, content=content, preconditions=preconditions, superseded=superseded
+        )
     except (PreconditionFailedError, RaceLostError):
         operations.mark_obsolete(located=located)
         raise
+    if recorded.artifact.id != stored.facts.artifact_id:
+        connection.close()
+        _follow(store, located, recorded)
+    return recorded
 
 
 def update_artifact(

@@ -154,7 +154,9 @@ def commit(
         put.metadata.content_encoding or row.content_encoding,
     )
     stored = store.commit(transaction_id, facts)
-    recorded = operations.record_object(uri=uri, stored=stored, preconditions=put.preconditions, superseded=superseded)
+    recorded = operations.record_object(
+        store=store, uri=uri, stored=stored, preconditions=put.preconditions, superseded=superseded
+    )
     PutTransaction.objects.filter(id=transaction_id).delete()
     return recorded
 

@@ -29,8 +29,9 @@ from datamodel.queries import artifact_by_id
 from datamodel.remotes import save_remote
 from datamodel.rules import ArtifactRow
 from harvest import client, exchange, operations
-from harvest.client import PageQuery, Remote
+from harvest.client import Remote
 from harvest.exchange import Harvested
+from harvest.pages import Page, PageQuery
 from harvest.streams import ARTIFACTS
 from tests.factories import WHEN, artifact_row
 from tests.fakes.feed import TOKEN, FakeInventory, event_fields, serve, stamp
@@ -569,7 +570,7 @@ def test_a_turn_ends_in_time_and_the_next_goes_on(peer: FakeInventory, settings:
     assert Artifact.objects.count() == 3
 
 
-def fetch(peer: FakeInventory, limit: int = 100) -> client.Page:
+def fetch(peer: FakeInventory, limit: int = 100) -> Page:
     return client.fetch_page(Remote("peer", peer.url, TOKEN), PageQuery(ARTIFACTS, None, limit))
 
 

@@ -28,8 +28,9 @@ from datamodel.queries import artifact_by_id, artifact_by_uri
 from datamodel.rules import meta_checksum_of
 from datamodel.uris import ArtifactUri, Namespace
 from harvest import client, exchange, operations
-from harvest.client import PageQuery, Remote
+from harvest.client import Remote
 from harvest.exchange import Harvested
+from harvest.pages import PageQuery
 from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS, Stream
 from tests.factories import WHEN, artifact_row, new_content
 from tests.fakes.feed import TOKEN, FakeInventory, serve

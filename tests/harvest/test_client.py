@@ -21,7 +21,8 @@ from datamodel.errors import (
 from datamodel.positions import Cursor
 from datamodel.uris import Namespace
 from harvest import client
-from harvest.client import PageQuery, Remote
+from harvest.client import Remote
+from harvest.pages import PageQuery
 from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS
 from tests.factories import artifact_row
 from tests.fakes.feed import TOKEN, FakeInventory

@@ -47,7 +47,10 @@ class Site:
     def record(self, stored: StoredObject) -> ArtifactRow:
         """The second half of a PUT."""
         uri = ArtifactUri.parse(stored.facts.uri)
-        return record_object(uri=uri, stored=stored, preconditions=Preconditions(), superseded=None).artifact
+        recorded = record_object(
+            store=self.store, uri=uri, stored=stored, preconditions=Preconditions(), superseded=None
+        )
+        return recorded.artifact
 
     def path(self, stored: StoredObject) -> Path:
         return self.root / "objects" / stored.storage_bucket / stored.storage_id

@@ -21,7 +21,7 @@ from datamodel.models import (
     RetiredArtifact,
     StorageLocation,
 )
-from site_service.storage.contract import ArtifactStore
+from site_service.storage.contract import ArtifactStore, StoredObject
 from tests.factories import artifact_row, insert_artifact_row
 from tests.faults import flip_bit
 from tests.site_service.files.requests import DATA, PATH, body_of, md5_header, put, sha256_header
@@ -189,6 +189,25 @@ def test_identical_content_put_again_takes_the_place_of_bytes_that_have_rotted(
     assert body_of(client.get(PATH)) == DATA
     assert ObsoleteStorageLocation.objects.get().storage_id == rotten.storage_id
     assert {one.storage_id for one in store.iterate()} == {rotten.storage_id, StorageLocation.objects.get().storage_id}
+
+
+def test_the_store_knows_the_kept_id_of_identical_content_put_again(client: Client, store: ArtifactStore) -> None:
+    put(client)
+    kept = put(client)["x-artifact-id"]
+    stored = store.stat(StorageLocation.objects.get().storage_id)
+    assert isinstance(stored, StoredObject)
+    assert str(stored.facts.artifact_id) == kept
+
+
+def test_the_store_knows_the_kept_id_of_identical_content_put_where_it_was_missing(
+    client: Client, store: ArtifactStore
+) -> None:
+    row = artifact_row(uri="cadc:TEST/file.txt", data=DATA)
+    insert_artifact_row(row)
+    assert put(client)["x-artifact-id"] == str(row.id)
+    stored = store.stat(StorageLocation.objects.get().storage_id)
+    assert isinstance(stored, StoredObject)
+    assert stored.facts.artifact_id == row.id
 
 
 def test_other_content_replaces_with_a_new_id_and_keeps_the_old_bytes(client: Client, store: ArtifactStore) -> None:
