@@ -9,26 +9,21 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, cast
 from urllib.parse import quote
 
-from django import forms
 from django.conf import settings
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
-from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from datamodel import auth, identity, restoration
+from datamodel import admin_access, identity, restoration  # noqa: F401  # registers tokens, grants and roles
 from datamodel.models import (
-    ApiToken,
     Artifact,
     DeletedArtifactEvent,
     DeletedStorageLocationEvent,
@@ -42,7 +37,6 @@ from datamodel.models import (
     StorageSite,
     TrustedKey,
 )
-from datamodel.permissions import Grant
 from datamodel.uris import prefix_upper_bound
 
 admin.site.site_header = " · ".join(dict.fromkeys([settings.INVENTORY_NAME, settings.INVENTORY_ROLE]))
@@ -220,72 +214,10 @@ class StorageSiteAdmin(TableAdmin):
     readonly_fields = ["name", "resource_id", "id", "last_modified", "meta_checksum", "txid"]
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return settings.INVENTORY_ROLE == "site" and request.user.is_superuser
+        return settings.INVENTORY_ROLE == "site" and request.user.has_perm("datamodel.change_storagesite")
 
     def save_model(self, request: HttpRequest, obj: StorageSite, form: Any, change: bool) -> None:  # noqa: FBT001  # Django's signature
         identity.switch_site(site_id=obj.id, allow_read=obj.allow_read, allow_write=obj.allow_write)
-
-
-class ApiTokenForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is generic, the class is not
-    """A new token: whose it is, what it may do, how long."""
-
-    grants = forms.MultipleChoiceField(
-        choices=[(grant.value, grant.value) for grant in Grant], widget=forms.CheckboxSelectMultiple
-    )
-    expires_at = forms.DateTimeField(required=False, help_text="UTC; empty: until it is revoked")
-
-    class Meta:
-        model = ApiToken
-        fields = ["name", "grants", "expires_at"]
-
-
-@admin.register(ApiToken)
-class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stub is generic, the class is not
-    """Tokens are made and revoked here; a secret is shown once, a digest never."""
-
-    form = ApiTokenForm
-    list_display = ["name", "granted", "created_at", "expires_at", "last_used_at", "revoked_at"]
-    ordering = ["name"]
-    search_fields = ["name"]
-    actions = ["revoke"]
-    add_fields = ["name", "grants", "expires_at"]
-    shown_fields = ["name", "granted", "created_at", "expires_at", "last_used_at", "revoked_at"]
-
-    def get_fields(self, request: HttpRequest, obj: ApiToken | None = None) -> list[Any]:
-        return self.shown_fields if obj is not None else self.add_fields
-
-    def has_change_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
-        return False
-
-    @admin.display(description="grants")
-    def granted(self, token: ApiToken) -> str:
-        return ", ".join(token.grants)
-
-    def save_model(self, request: HttpRequest, obj: ApiToken, form: ApiTokenForm, change: bool) -> None:  # noqa: FBT001  # Django's signature
-        # The secret lives in this request only: a message would be kept in a cookie or session.
-        request.created_secret = auth.create_api_token(  # type: ignore[attr-defined]
-            name=obj.name,
-            grants=frozenset(Grant(word) for word in form.cleaned_data["grants"]),
-            now=datetime.now(UTC),
-            expires_at=obj.expires_at,
-        )
-        obj.pk = ApiToken.objects.get(name=obj.name).pk
-
-    def response_add(self, request: HttpRequest, obj: ApiToken, post_url_continue: str | None = None) -> HttpResponse:
-        facts = self.admin_site.each_context(request) | {
-            "title": f"The token of {obj.name}",
-            "secret": request.created_secret,  # type: ignore[attr-defined]
-            "list_url": reverse("admin:datamodel_apitoken_changelist"),
-        }
-        return render(request, "admin/datamodel/apitoken/created.html", facts)
-
-    @admin.action(description="Revoke the selected tokens", permissions=["add"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
-        count = auth.revoke_api_tokens(tokens=queryset, now=datetime.now(UTC))
-        self.message_user(request, f"{count} revoked; every process knows within five seconds", messages.SUCCESS)
 
 
 class KeyAdmin(TableAdmin):

@@ -1,84 +1,84 @@
-"""Who is calling: signed URL, API token (Bearer or Basic password), admin session, else anonymous; the first match wins.
+"""Who is calling: signed URL, JWT of a trusted issuer, API token (Bearer or Basic password), admin session, else anonymous.
 
-Bad credentials never fall through to anonymous.
+The first match wins; bad credentials never fall through to anonymous.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import secrets
-import threading
-import time
 import uuid
-from datetime import UTC, datetime, timedelta
-from typing import NoReturn
+from datetime import UTC, datetime
+from typing import NoReturn, cast
 
 from django.conf import settings
-from django.db.models import Q, QuerySet
+from django.contrib.auth.models import AbstractUser
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
-from datamodel import keys, preauth
+from datamodel import access, issuers, keys, preauth
 from datamodel.errors import NotAuthenticatedError, NotPermittedError
-from datamodel.models import ApiToken, StorageSite
-from datamodel.permissions import ALL_GRANTS, ANONYMOUS, Caller, Grant, grants_of
+from datamodel.models import StorageSite
+from datamodel.permissions import ALL_GRANTS, ANONYMOUS, Caller, grants_of, known
+from datamodel.tokens import create_api_token, new_token, revoke_api_tokens, token_callers, token_digest
 from datamodel.uris import ArtifactUri
 
-_LAST_USED_RESOLUTION = timedelta(minutes=1)
-_CACHE_SECONDS = 5.0
-_CACHE_SIZE = 1024
+__all__ = [
+    "authenticate",
+    "authenticate_url",
+    "caller_of",
+    "caller_of_user",
+    "clear_caches",
+    "create_api_token",
+    "new_token",
+    "note_caller",
+    "revoke_api_tokens",
+    "token_digest",
+]
 
 
-def new_token() -> str:
-    """A secret of 256 bits in URL-safe text."""
-    return secrets.token_urlsafe(32)
+def caller_of(request: HttpRequest) -> Caller:
+    """Who is calling, noted for the log line; asked once per request. Raises as `authenticate` does."""
+    found: Caller | None = getattr(request, "caller", None)
+    if found is None:
+        found = authenticate(request)
+        note_caller(request, found)
+    return found
 
 
-def token_digest(token: str) -> str:
-    """What is kept of a token: SHA-256 in hex (its entropy needs no slow hash)."""
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def create_api_token(
-    *, name: str, grants: frozenset[Grant], now: datetime, token: str | None = None, expires_at: datetime | None = None
-) -> str:
-    """Make (or, under the same name, replace) an API token; returns the secret, which is kept nowhere."""
-    secret = token or new_token()
-    ApiToken.objects.update_or_create(
-        name=name,
-        defaults={
-            "digest": token_digest(secret),
-            "grants": sorted(grants),
-            "created_at": now,
-            "expires_at": expires_at,
-            "revoked_at": None,
-        },
-    )
-    return secret
-
-
-def revoke_api_tokens(*, tokens: QuerySet[ApiToken], now: datetime) -> int:
-    """These tokens open nothing any more, within five seconds in every process; returns how many still did."""
-    _token_callers.clear()
-    return tokens.filter(revoked_at__isnull=True).update(revoked_at=now)
+def note_caller(request: HttpRequest, caller: Caller) -> None:
+    """Who was found to be calling."""
+    request.caller = caller  # type: ignore[attr-defined]  # our own
+    request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
 
 
 def authenticate(request: HttpRequest) -> Caller:
     """The caller by its headers or admin session.
 
-    Raises `NotAuthenticatedError` for bad credentials, `NotPermittedError` for a session whose request another page made.
+    Raises `NotAuthenticatedError` for bad credentials, `NotPermittedError` for a session whose request another page made and for
+    a method that the token is not for.
     """
     if token := _presented_token(request):
-        return _token_callers.get(token)
+        if issuers.is_jwt(token):
+            return issuers.caller_of_jwt(token)
+        found = token_callers.get(token)
+        if found.methods is not None and request.method not in found.methods | {"OPTIONS"}:
+            raise NotPermittedError(f"the token {found.caller.name} is for {', '.join(sorted(found.methods))} only")
+        return found.caller
     user = getattr(request, "user", None)
     if user is not None and user.is_authenticated:
         _refuse_forged(request)
-        grants = ALL_GRANTS if user.is_superuser else frozenset({Grant.READ})
-        return Caller(user.get_username(), "session", grants)
-    grants = frozenset({Grant.READ}) if settings.INVENTORY_ANONYMOUS_READ else frozenset()
-    return Caller(ANONYMOUS, ANONYMOUS, grants)
+        return caller_of_user(cast("AbstractUser", user))
+    return Caller(ANONYMOUS, ANONYMOUS, frozenset())
+
+
+def caller_of_user(user: AbstractUser) -> Caller:
+    """A user of the admin, with the groups that it has there."""
+    groups = user.groups.values_list("name", flat=True)
+    principals = known([f"user:{user.get_username()}", *(f"group:{name}" for name in groups)])
+    return Caller(
+        user.get_username(), "session", ALL_GRANTS if user.is_superuser else frozenset(), principals=principals
+    )
 
 
 def authenticate_url(token: str, uri: ArtifactUri, *, http_method: str, begun_at: datetime | None = None) -> Caller:
@@ -137,49 +137,6 @@ def _refuse_forged(request: HttpRequest) -> None:
     check.process_view(request, lambda _: HttpResponse(), (), {})
 
 
-class _TokenCallers:
-    """Callers by token digest, at most five seconds old: a decision on the hot path costs no query.
-
-    A revocation is therefore heard within five seconds; an expiry at once.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._callers: dict[str, tuple[float, Caller]] = {}
-
-    def get(self, token: str) -> Caller:
-        digest = token_digest(token)
-        with self._lock:
-            found = self._callers.get(digest)
-        if found is not None and time.monotonic() < found[0]:
-            return found[1]
-        caller, seconds = _caller_by_digest(digest)
-        with self._lock:
-            if len(self._callers) >= _CACHE_SIZE:
-                self._callers.clear()
-            self._callers[digest] = (time.monotonic() + seconds, caller)
-        return caller
-
-    def clear(self) -> None:
-        with self._lock:
-            self._callers.clear()
-
-
-def _caller_by_digest(digest: str) -> tuple[Caller, float]:
-    """The caller, and for how many seconds that is true without asking again."""
-    now = datetime.now(UTC)
-    token = ApiToken.objects.filter(
-        Q(expires_at__isnull=True) | Q(expires_at__gt=now), digest=digest, revoked_at__isnull=True
-    ).first()
-    if token is None:
-        raise NotAuthenticatedError("the API token is unknown, expired or revoked")
-    if token.last_used_at is None or now - token.last_used_at > _LAST_USED_RESOLUTION:
-        ApiToken.objects.filter(id=token.id).update(last_used_at=now)
-    left = (token.expires_at - now).total_seconds() if token.expires_at is not None else _CACHE_SECONDS
-    caller = Caller(token.name, "api-token", frozenset(Grant(grant) for grant in token.grants))
-    return caller, min(left, _CACHE_SECONDS)
-
-
 class _OwnSite:
     """The id of this site (None at a global): written once by `manage.py provision`, so it is read once per process."""
 
@@ -197,11 +154,12 @@ class _OwnSite:
 
 def clear_caches() -> None:
     """Forget what this process knows of tokens, keys and itself."""
-    _token_callers.clear()
+    token_callers.clear()
+    access.forget()
+    issuers.forget()
     _own_site.clear()
     keys.trusted_key_cache.clear()
     keys.signing_key_cache.clear()
 
 
-_token_callers = _TokenCallers()
 _own_site = _OwnSite()

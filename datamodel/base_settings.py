@@ -61,6 +61,8 @@ PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.ScryptPasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
 ]
+# Roles of operators hold in the admin, too.
+AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend", "datamodel.roles.RoleBackend"]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -172,6 +174,11 @@ INVENTORY_HISTORY_SECONDS = env.integer("INVENTORY_HISTORY_SECONDS", 400 * 24 * 
 # A query that names who has to speak before a snapshot is final; "": nobody else.
 INVENTORY_SNAPSHOT_AWAITS = ""
 INVENTORY_NAMESPACES = env.words("INVENTORY_NAMESPACES")
+# Whose bearer JWTs are believed: see the README of datamodel; addresses of their keys are public ones unless this says otherwise.
+INVENTORY_OIDC_ISSUERS = env.text("INVENTORY_OIDC_ISSUERS", "[]")
+INVENTORY_OIDC_LEEWAY_SECONDS = env.integer("INVENTORY_OIDC_LEEWAY_SECONDS", 60)
+INVENTORY_OIDC_KEYS_SECONDS = env.integer("INVENTORY_OIDC_KEYS_SECONDS", 3600, minimum=1)
+INVENTORY_OIDC_PRIVATE = env.flag("INVENTORY_OIDC_PRIVATE", default=False)
 INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 
 # Whom alarms are told: addresses, and webhooks as a JSON list of {name, url, secret}; what goes on is told again after so long.

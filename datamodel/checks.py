@@ -13,6 +13,7 @@ from django.db import DatabaseError, connection
 
 from datamodel.alarms import channels
 from datamodel.errors import NotConfiguredError
+from datamodel.issuers import parse_issuers
 from datamodel.positions import read_identity
 
 _DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
@@ -40,6 +41,10 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **options: Any) -
                 id="inventory.E021",
             )
         )
+    try:
+        parse_issuers(settings.INVENTORY_OIDC_ISSUERS)
+    except NotConfiguredError as error:
+        found.append(Error(error.detail, id="inventory.E012"))
     try:
         channels.names()
     except NotConfiguredError as error:

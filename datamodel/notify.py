@@ -1,7 +1,8 @@
 """News inside one inventory: NOTIFY after a commit, coalesced per process, and a listener that wakes waiting requests.
 
 Both use connections of their own (INVENTORY_DIRECT_DATABASE_URL): LISTEN does not survive a transaction pooler. News are a
-doorbell only: whoever waits asks the tables, and beat asks them anyway.
+doorbell only: whoever waits asks the tables, and beat asks them anyway. Changes of rights have a channel of their own, on which
+triggers ring with the commit; whoever remembers rights asks `Freshness` whether that may still be believed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import dataclass
+from typing import Self
 
 import psycopg
 from django.conf import settings
@@ -17,8 +20,14 @@ from django.db import connections, transaction
 logger = logging.getLogger(__name__)
 
 CHANNEL = "inventory_news"
+ACCESS_CHANNEL = "inventory_access"
 _RECONNECT_SECONDS = 1.0
 _CLOSING_SECONDS = 0.5
+# A connection can be dead without a sign: it is used every so often, and not believed to hear when that does not come back.
+_BEAT_SECONDS = 2.0
+_DEAF_SECONDS = 5.0
+# What is remembered of rights without a listener.
+UNHEARD_SECONDS = 5.0
 
 
 def announce() -> None:
@@ -33,7 +42,7 @@ def connect() -> psycopg.Connection[tuple[object, ...]]:
         return psycopg.connect(url, autocommit=True, application_name="inventory-news")
     parameters = connections["default"].get_connection_params()
     parameters = {k: v for k, v in parameters.items() if k in {"dbname", "user", "password", "host", "port"}}
-    return psycopg.connect(**parameters, autocommit=True)
+    return psycopg.connect(**parameters, autocommit=True, application_name="inventory-news")
 
 
 class _Outage:
@@ -94,19 +103,22 @@ class NewsListener:
         self.is_closing = False
         self._condition = threading.Condition()
         self._count = 0
+        self._access_count = 0
+        self._heard_at = float("-inf")
         self._thread: threading.Thread | None = None
         self._started = threading.Lock()
 
     def count(self) -> int:
         """The number of doorbells so far; call it before asking the tables. Starts listening on first use."""
-        with self._started:
-            if self._thread is None or not self._thread.is_alive():
-                ready = threading.Event()
-                self._thread = threading.Thread(target=self._run, args=(ready,), name="listen", daemon=True)
-                self._thread.start()
-                ready.wait(_RECONNECT_SECONDS)
+        self._start()
         with self._condition:
             return self._count
+
+    def access(self) -> tuple[int, bool]:
+        """The number of changes of rights so far, and whether the next one would be heard. Starts listening on first use."""
+        self._start()
+        with self._condition:
+            return self._access_count, time.monotonic() - self._heard_at < _DEAF_SECONDS
 
     def wait(self, seen: int, seconds: float) -> bool:
         """Whether a doorbell has rung since `seen` was counted, waiting up to `seconds` for it, less when closing."""
@@ -116,10 +128,24 @@ class NewsListener:
                 self._condition.wait(min(left, _CLOSING_SECONDS))
             return self._count != seen
 
+    def _start(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            return
+        with self._started:
+            if self._thread is None or not self._thread.is_alive():
+                ready = threading.Event()
+                self._thread = threading.Thread(target=self._run, args=(ready,), name="listen", daemon=True)
+                self._thread.start()
+                ready.wait(_RECONNECT_SECONDS)
+
     def _ring(self) -> None:
         with self._condition:
             self._count += 1
             self._condition.notify_all()
+
+    def _ring_access(self) -> None:
+        with self._condition:
+            self._access_count += 1
 
     def _run(self, ready: threading.Event) -> None:
         outage = _Outage("listen")
@@ -127,16 +153,50 @@ class NewsListener:
             try:
                 with connect() as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
+                    connection.execute(f"LISTEN {ACCESS_CHANNEL}")
+                    # What was missed meanwhile nobody knows: whoever waits looks, whoever remembers asks again.
+                    self._ring()
+                    self._ring_access()
+                    self._heard_at = time.monotonic()
                     ready.set()
                     outage.ends()
-                    self._ring()
-                    for _ in connection.notifies():
-                        self._ring()
+                    self._listen(connection)
             except psycopg.Error as error:
+                self._heard_at = float("-inf")
                 outage.goes_on(error)
                 ready.set()
                 time.sleep(_RECONNECT_SECONDS)
 
+    def _listen(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+        while True:
+            for notice in connection.notifies(timeout=_BEAT_SECONDS):
+                if notice.channel == ACCESS_CHANNEL:
+                    self._ring_access()
+                else:
+                    self._ring()
+            asked_at = time.monotonic()
+            # Listening twice is listening once: a sign of life that says what this connection is for.
+            connection.execute(f"LISTEN {ACCESS_CHANNEL}")
+            self._heard_at = asked_at
+
 
 _announcer = _Announcer()
 news = NewsListener()
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """When rights were read; take it before reading them."""
+
+    access_count: int
+    read_at: float
+
+    @classmethod
+    def now(cls) -> Self:
+        return cls(news.access()[0], time.monotonic())
+
+    @property
+    def is_good(self) -> bool:
+        """Whether they still hold: nothing was changed since; without a listener for a few seconds."""
+        count, would_hear = news.access()
+        return count == self.access_count and (would_hear or time.monotonic() - self.read_at < UNHEARD_SECONDS)

@@ -1,4 +1,4 @@
-"""What a caller may do: the one decision point of every door."""
+"""What a caller may do: the one decision point of every door. The rules are in `grants.py`."""
 
 from __future__ import annotations
 
@@ -6,36 +6,49 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
-from datamodel.errors import NotAuthenticatedError, NotPermittedError
+from datamodel import access
+from datamodel.errors import ArtifactNotFoundError, InventoryError, NotAuthenticatedError, NotPermittedError
+from datamodel.grants import ALL_GRANTS, ANYBODY_KNOWN, Grant, Identity, Limits
 from datamodel.preauth import TransferClaims
+from datamodel.reach import Reach
+from datamodel.uris import ArtifactUri, Namespace
+
+__all__ = [
+    "ALL_GRANTS",
+    "ANONYMOUS",
+    "Caller",
+    "Grant",
+    "grant_for",
+    "grants_of",
+    "known",
+    "may",
+    "may_create",
+    "missing",
+    "reach",
+    "require",
+    "require_any",
+    "require_somewhere",
+]
 
 ANONYMOUS = "anonymous"
-
-
-class Grant(StrEnum):
-    """The rights that a token may hold."""
-
-    READ = "read"
-    WRITE = "write"
-    DELETE = "delete"
-    HARVEST = "harvest"
-    OPERATE = "operate"
-
-
-ALL_GRANTS = frozenset(Grant)
 _METHOD_GRANTS = {"PUT": Grant.WRITE, "POST": Grant.WRITE, "PATCH": Grant.WRITE, "DELETE": Grant.DELETE}
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling and how that is known; `claims` are those of a signed URL."""
+    """Who is calling and how that is known; `claims` are those of a signed URL.
+
+    `grants` are what the credential itself carries, `principals` what rules and roles know the caller by, `limits` cut both off.
+    Whether something is permitted is for the functions below to say.
+    """
 
     name: str
     method: str
     grants: frozenset[Grant]
     claims: TransferClaims | None = None
+    principals: frozenset[str] = frozenset()
+    limits: Limits | None = None
 
     @property
     def is_anonymous(self) -> bool:
@@ -49,6 +62,15 @@ class Caller:
     def known_at(self) -> datetime | None:
         return self.claims.known_at if self.claims else None
 
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.principals, self.grants, self.limits)
+
+
+def known(principals: Iterable[str]) -> frozenset[str]:
+    """The principals of a caller with credentials."""
+    return frozenset({ANYBODY_KNOWN, *principals})
+
 
 def grant_for(http_method: str) -> Grant:
     """The grant that a request of this method on a file needs."""
@@ -57,23 +79,61 @@ def grant_for(http_method: str) -> Grant:
 
 def grants_of(claims: TransferClaims) -> frozenset[Grant]:
     """The rights that a signed URL carries."""
-    return frozenset(grant_for(method) for method in claims.methods.http)
+    return frozenset(grant_for(method) for method in claims.methods.http if method != "OPTIONS")
+
+
+def reach(caller: Caller, grant: Grant) -> Reach:
+    """The URIs for which the caller has the right: what listings and feeds are filtered by."""
+    return access.reach_of(caller.identity, grant)
+
+
+def may(caller: Caller, grant: Grant, within: ArtifactUri | Namespace | None = None) -> bool:
+    """Whether the caller has the right for a uri or all of a namespace; without one: for everything."""
+    found = reach(caller, grant)
+    if isinstance(within, ArtifactUri):
+        return within.value in found
+    return found.is_everything if within is None else found.covers(within.value)
+
+
+def may_create(caller: Caller, uri: ArtifactUri) -> bool:
+    """Whether a credential that may not replace may create this: a right to write that is limited to what is not there."""
+    if caller.limits is None or uri.value not in caller.limits.creates:
+        return False
+    return uri.value in access.reach_of(Identity(caller.principals, caller.grants), Grant.WRITE)
+
+
+def require(caller: Caller, grant: Grant, within: ArtifactUri | Namespace | None = None) -> None:
+    """Unless granted (as `may` says) raises `NotPermittedError`, or for anonymous callers `NotAuthenticatedError`.
+
+    An anonymous caller who may read something is told of whatever else that it does not exist: `ArtifactNotFoundError`.
+    Nobody learns from the answer whether there is such an artifact: it is given before anyone looks.
+    """
+    if not may(caller, grant, within):
+        raise _refusal(caller, [grant], within)
 
 
 def require_any(caller: Caller, grants: Iterable[Grant]) -> None:
-    """At least one of the grants; an anonymous caller never passes. Raises as `require` does."""
+    """At least one of the grants, for everything; an anonymous caller never passes. Raises as `require` does."""
     wanted = list(grants)
-    if caller.is_anonymous or not caller.grants.intersection(wanted):
-        words = " or ".join(repr(grant.value) for grant in wanted)
-        if caller.is_anonymous:
-            raise NotAuthenticatedError(f"this needs the grant {words}: send a bearer token")
-        raise NotPermittedError(f"{caller.name} lacks the grant {words}")
+    if caller.is_anonymous or not any(may(caller, grant) for grant in wanted):
+        raise _refusal(caller, wanted, None)
 
 
-def require(caller: Caller, grant: Grant) -> None:
-    """Raises `NotAuthenticatedError` for anonymous callers, `NotPermittedError` for others, unless granted."""
-    if grant in caller.grants:
-        return
-    if caller.is_anonymous:
-        raise NotAuthenticatedError(f"this needs the grant {grant.value!r}: send a bearer token or a signed URL")
-    raise NotPermittedError(f"{caller.name} lacks the grant {grant.value!r}")
+def require_somewhere(caller: Caller, grant: Grant) -> None:
+    """The grant for anything at all: what the door then shows is filtered by `reach`. Raises as `require` does."""
+    if not reach(caller, grant):
+        raise _refusal(caller, [grant], None)
+
+
+def missing(uri: ArtifactUri) -> ArtifactNotFoundError:
+    """What is said of an artifact that is not there, and of one that an anonymous caller may not read."""
+    return ArtifactNotFoundError(f"no artifact {uri}")
+
+
+def _refusal(caller: Caller, grants: list[Grant], within: ArtifactUri | Namespace | None) -> InventoryError:
+    words = "the grant " + " or ".join(repr(grant.value) for grant in grants)
+    if not caller.is_anonymous:
+        return NotPermittedError(f"{caller.name} lacks {words}" + (f" for {within}" if within is not None else ""))
+    if grants == [Grant.READ] and isinstance(within, ArtifactUri) and reach(caller, Grant.READ):
+        return missing(within)
+    return NotAuthenticatedError(f"this needs {words}: send a bearer token or a signed URL")

@@ -1,7 +1,7 @@
 """Signed transfer tokens in URLs: Ed25519, bound to uri, methods, site, expiry and key id; and the legacy grammar.
 
 Text form, one path segment: `1.{key id}.{claims}.{signature}`, parts in unpadded base64url; the claims are JSON with
-`e` expiry (Unix seconds), `m` methods (`r` = HEAD GET, `w` = r + PUT POST, `d` = w + DELETE), `s` site id or null,
+`e` expiry (Unix seconds), `m` methods (`r` = HEAD GET, `p` = PUT POST, `x` = DELETE, `px`, `rx`, `w` = r + p, `d` = w + x), `s` site id or null,
 `u` the caller's name or null, and for writes optionally `i`, `t`: id and contentLastModified (ms) of the artifact known for
 the uri. The signature covers `1.{key id}.{claims}` and the uri, which is not repeated in the token.
 """
@@ -32,21 +32,39 @@ _LEGACY_ALPHABET = str.maketrans("-_", "/+")
 
 
 class Methods(Enum):
-    """What a token allows; a write token may HEAD and GET, because clients look before and after they put."""
+    """What a token allows: no more than its caller may. Clients look before and after they put, so `w` has reading, too."""
 
     READ = "r"
     WRITE = "w"
     WRITE_AND_DELETE = "d"
+    ONLY_WRITE = "p"
+    ONLY_DELETE = "x"
+    ONLY_WRITE_AND_DELETE = "px"
+    READ_AND_DELETE = "rx"
 
     @property
     def http(self) -> frozenset[str]:
         return _HTTP_METHODS[self]
 
+    @classmethod
+    def of(cls, *, read: bool, write: bool, delete: bool) -> Methods:
+        """For a caller who may do at least one of these."""
+        return _METHODS_OF[read, write, delete]
 
+
+_METHODS_OF = {
+    (True, False, False): Methods.READ,
+    (True, True, False): Methods.WRITE,
+    (True, True, True): Methods.WRITE_AND_DELETE,
+    (False, True, False): Methods.ONLY_WRITE,
+    (False, False, True): Methods.ONLY_DELETE,
+    (False, True, True): Methods.ONLY_WRITE_AND_DELETE,
+    (True, False, True): Methods.READ_AND_DELETE,
+}
+_OF_RIGHTS = (frozenset({"HEAD", "GET"}), frozenset({"PUT", "POST"}), frozenset({"DELETE"}))
 _HTTP_METHODS = {
-    Methods.READ: frozenset({"HEAD", "GET", "OPTIONS"}),
-    Methods.WRITE: frozenset({"HEAD", "GET", "OPTIONS", "PUT", "POST"}),
-    Methods.WRITE_AND_DELETE: frozenset({"HEAD", "GET", "OPTIONS", "PUT", "POST", "DELETE"}),
+    methods: frozenset({"OPTIONS"}).union(*(of for of, is_held in zip(_OF_RIGHTS, rights, strict=True) if is_held))
+    for rights, methods in _METHODS_OF.items()
 }
 
 

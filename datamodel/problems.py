@@ -153,7 +153,8 @@ def _body(error: InventoryError, status: HTTPStatus) -> dict[str, object]:
 def _complete(response: HttpResponse | Response, error: InventoryError, status: HTTPStatus) -> None:
     response.reason_code = error.code  # type: ignore[union-attr]  # read by the log line and the counters
     response["Cache-Control"] = "no-store"
-    if status == HTTPStatus.UNAUTHORIZED:
+    # What is said not to be there may be there for somebody: credentials might change the answer.
+    if status == HTTPStatus.UNAUTHORIZED or isinstance(error, errors.ArtifactNotFoundError):
         response["WWW-Authenticate"] = 'Bearer realm="inventory", Basic realm="inventory", charset="UTF-8"'
     if error.retryable and status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.CONFLICT}:
         response["Retry-After"] = RETRY_AFTER_SECONDS

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.db import connection
 
+from datamodel.reach import Range
 from datamodel.rules import ArtifactRow, Located
 
 ARTIFACT_COLUMNS = (
@@ -17,6 +18,8 @@ ARTIFACT_COLUMNS = (
     "a.content_encoding, a.last_modified, a.meta_checksum, a.content_sha256, a.meta_modified_at"
 )
 _COLUMN_COUNT = 12
+# Of one statement: each may give a page of rows, which are sorted.
+_MOST_RANGES = 64
 _STORED_SQL = f"""
     SELECT {ARTIFACT_COLUMNS}, l.storage_id, l.storage_bucket
     FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id
@@ -37,6 +40,28 @@ def artifact_from(row: Sequence[Any]) -> ArtifactRow:
     if values[10] is not None:
         values[10] = bytes(values[10])
     return ArtifactRow(*values)
+
+
+def rows_in_ranges(
+    sql: str, ranges: Sequence[Range], *, limit: int, parameters: Mapping[str, Any] | None = None
+) -> list[tuple[Any, ...]]:
+    """The first `limit` rows of ranges in their order; `sql` selects those of one range `r(low, high)`, `%(limit)s` of them.
+
+    Few ranges are asked for at first, then more at a time: a full page reads little too much, many empty ranges cost few queries.
+    """
+    found: list[tuple[Any, ...]] = []
+    start, size = 0, 1
+    with connection.cursor() as cursor:
+        while start < len(ranges) and len(found) < limit:
+            lows, highs = (list(ends) for ends in zip(*ranges[start : start + size], strict=True))
+            cursor.execute(
+                "SELECT p.* FROM unnest(%(lows)s::text[], %(highs)s::text[]) WITH ORDINALITY r(low, high, n) "
+                f"CROSS JOIN LATERAL ({sql}) p ORDER BY r.n, p.uri LIMIT %(limit)s",
+                {**(parameters or {}), "lows": lows, "highs": highs, "limit": limit - len(found)},
+            )
+            found += cursor.fetchall()
+            start, size = start + size, min(size * 4, _MOST_RANGES)
+    return found
 
 
 def _known(row: Sequence[Any] | None) -> KnownArtifact | None:

@@ -39,6 +39,29 @@ _AVAILABILITY = {
     "503": {"description": "Not available (`detail=min`).", "headers": {"X-Inventory-State": _STATE}},
 }
 _READY = {"schema": {"type": "object", "required": ["ready"], "properties": {"ready": {"const": True}}}}
+_OPERATION = {"type": "string", "enum": ["read", "write", "delete", "harvest"], "default": "read"}
+_WHY = [
+    {"name": "uri", "in": "query", "required": True, "schema": {"type": "string"}},
+    {"name": "operation", "in": "query", "schema": _OPERATION},
+    {
+        "name": "caller",
+        "in": "query",
+        "required": True,
+        "schema": {"type": "array", "items": {"type": "string"}},
+        "description": "`anonymous`, or the principals of one caller: `user:NAME`, `group:NAME`, `token:NAME` …",
+    },
+]
+_BECAUSE = {
+    "type": "object",
+    "required": ["caller", "operation", "uri", "permitted", "because"],
+    "properties": {
+        "caller": {"type": "array", "items": {"type": "string"}},
+        "operation": {"type": "string"},
+        "uri": {"type": "string"},
+        "permitted": {"type": "boolean"},
+        "because": {"type": "array", "items": {"type": "string"}},
+    },
+}
 
 PATHS: dict[str, dict[str, Any]] = {
     "/livez": _get("livez", "Whether the process answers", {"text/plain": _TEXT}),
@@ -49,6 +72,13 @@ PATHS: dict[str, dict[str, Any]] = {
         {"application/jwk-set+json": {"schema": {"$ref": "#/components/schemas/KeySet"}}},
     ),
     "/metrics": _get("metrics", "Metrics for Prometheus", {"text/plain": _TEXT}, is_open=False),
+    "/permissions/explain": _get(
+        "explain_permission",
+        "Why a caller may or may not do something with a URI; needs the grant audit or operate",
+        {"application/json": {"schema": _BECAUSE}},
+        is_open=False,
+        parameters=_WHY,
+    ),
     "/availability": _get("availability", "VOSI availability", {}, parameters=[_DETAIL], responses=_AVAILABILITY),
     "/capabilities": _get("capabilities", "VOSI capabilities: where the services are", {"text/xml": _TEXT}),
 }

@@ -14,6 +14,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("readyz", views.readyz, name="readyz"),
     path("pubkey", views.pubkey, name="pubkey"),
     path("metrics", views.prometheus, name="metrics"),
+    path("permissions/explain", views.explain_permission, name="explain-permission"),
     path("availability", views.availability, name="availability"),
     path("alarms", AlarmsView.as_view(), name="alarms"),
     path("capabilities", views.capabilities, name="capabilities"),

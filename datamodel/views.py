@@ -17,16 +17,19 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from datamodel import health, keys, metrics, queries, vosi
-from datamodel.auth import authenticate
-from datamodel.errors import NotReadyError, RouteNotFoundError
+from datamodel import explanations, health, keys, metrics, queries, vosi
+from datamodel.auth import caller_of
+from datamodel.doors import decides
+from datamodel.errors import InvalidRequestError, NotReadyError, RouteNotFoundError
+from datamodel.grants import NAMESPACE_GRANTS
 from datamodel.health import ServiceState
 from datamodel.middleware import PAGE_POLICY
-from datamodel.permissions import Grant, require_any
+from datamodel.permissions import Grant, may, require_any
 from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
+from datamodel.uris import ArtifactUri
 
 _KEY_CACHE_SECONDS = 30
-_METRICS_GRANTS = (Grant.READ, Grant.HARVEST, Grant.OPERATE)
+_METRICS_GRANTS = (Grant.READ, Grant.HARVEST, Grant.OPERATE, Grant.AUDIT)
 _COUNTS = {
     "site": (
         ("Artifacts known", "artifact"),
@@ -58,12 +61,27 @@ def readyz(request: HttpRequest) -> HttpResponse:
 
 @never_cache
 @require_safe
+@decides(*_METRICS_GRANTS)
 def prometheus(request: HttpRequest) -> HttpResponse:
-    """Metrics in a format of Prometheus; needs any of the grants read, harvest, operate unless they are public."""
+    """Metrics in a format of Prometheus; needs any of the grants read, harvest, operate, audit unless they are public."""
     if not settings.INVENTORY_METRICS_PUBLIC:
-        require_any(authenticate(request), _METRICS_GRANTS)
+        require_any(caller_of(request), _METRICS_GRANTS)
     body, content_type = metrics.exposition(request.headers.get("Accept", ""))
     return HttpResponse(body, content_type=content_type)
+
+
+@never_cache
+@require_safe
+@decides(Grant.AUDIT, Grant.OPERATE)
+def explain_permission(request: HttpRequest) -> HttpResponse:
+    """Why a caller may or may not do something with a uri; for auditors and operators."""
+    require_any(caller_of(request), (Grant.AUDIT, Grant.OPERATE))
+    operation = request.GET.get("operation", "read")
+    if operation not in set(NAMESPACE_GRANTS):
+        raise InvalidRequestError(f"operation must be one of {', '.join(NAMESPACE_GRANTS)}; it is {operation!r}")
+    uri = ArtifactUri.parse(request.GET.get("uri", ""))
+    found = explanations.explain(names=request.GET.getlist("caller"), grant=Grant(operation), uri=uri)
+    return HttpResponse(json.dumps(found), content_type="application/json")
 
 
 @never_cache
@@ -117,8 +135,8 @@ def capabilities(request: HttpRequest) -> HttpResponse:
 @require_safe
 def landing(request: HttpRequest) -> HttpResponse:
     """What this is and where to go from here; counts are shown to those who may read."""
-    caller = authenticate(request)
-    wanted = _COUNTS[settings.INVENTORY_ROLE] if Grant.READ in caller.grants else ()
+    caller = caller_of(request)
+    wanted = _COUNTS[settings.INVENTORY_ROLE] if may(caller, Grant.READ) else ()
     counts = [(label, f"{queries.row_count(table):,}") for label, table in wanted]
     facts = {"settings": settings, "caller": caller, "counts": counts, "report": health.current_state()}
     response = render(request, "datamodel/landing.html", facts)

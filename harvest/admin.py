@@ -62,7 +62,7 @@ class DeletionBrakeAdmin(TableAdmin):
         return queryset.filter(source__startswith=search_term.strip()), False
 
     def has_release_permission(self, request: HttpRequest) -> bool:
-        return bool(request.user.is_superuser)
+        return bool(request.user.has_perm("datamodel.change_deletionbrake"))
 
     @admin.action(description="It is meant: let these pass for 24 hours", permissions=["release"])
     def release(self, request: HttpRequest, queryset: QuerySet[DeletionBrake]) -> None:

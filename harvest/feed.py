@@ -19,9 +19,10 @@ from django.db import connection, transaction
 from datamodel.errors import CursorGoneError, HistoryGoneError, NotConfiguredError
 from datamodel.identity import FEED_TABLES
 from datamodel.positions import HORIZON_SQL, Cursor, Identity, read_identity
+from datamodel.reach import EVERYWHERE, Reach
 from datamodel.uris import Namespace, prefix_upper_bound
 from harvest.expiry import EVENT_TABLES
-from harvest.streams import ARTIFACTS, END_MARK, HEADER_MARK, PROTOCOL_VERSION, STREAMS, Stream
+from harvest.streams import ARTIFACTS, END_MARK, HEADER_MARK, LIMITED_MARK, PROTOCOL_VERSION, STREAMS, Stream
 
 _MEMORY_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
@@ -42,10 +43,16 @@ class PageRequest:
     stored_only: bool = False
     # Just these rows, final or not.
     ids: tuple[uuid.UUID, ...] | None = None
+    # What the asker may harvest; whatever it asks for, rows with other uris are left out.
+    reach: Reach = EVERYWHERE
 
     @property
     def is_filtered(self) -> bool:
-        return bool(self.namespaces) or self.holder is not None or self.stored_only
+        return bool(self.namespaces) or self.holder is not None or self.stored_only or self.is_limited
+
+    @property
+    def is_limited(self) -> bool:
+        return self.stream.has_uri and not self.reach.is_everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,8 @@ class FeedPage:
     next_cursor: Cursor
     more: bool
     digest: str
+    # Rows that the asker may not harvest were left out, if there were any.
+    is_limited: bool = False
 
     @property
     def header_line(self) -> bytes:
@@ -92,7 +101,8 @@ class FeedPage:
 
     @property
     def end_line(self) -> bytes:
-        words = (END_MARK, str(self.count), str(self.next_cursor), self.digest, str(int(self.more)))
+        words = [END_MARK, str(self.count), str(self.next_cursor), self.digest, str(int(self.more))]
+        words += [LIMITED_MARK] if self.is_limited else []
         return "\t".join(words).encode() + b"\n"
 
     @property
@@ -103,7 +113,7 @@ class FeedPage:
             "sha256": self.digest,
             "more": self.more,
             "epoch": self.head.identity.epoch,
-        }
+        } | ({LIMITED_MARK: True} if self.is_limited else {})
         return json.dumps({"end": end}).encode() + b"\n"
 
     def chunks(self) -> Iterator[bytes]:
@@ -248,7 +258,7 @@ def _copy(request: PageRequest, head: Head, start: Cursor, bound: _Bound | None,
     is_full = count == request.limit
     following = _following(head, start, _position_of(last, as_json=as_json) if is_full else bound)
     more = is_full or bound is not None
-    return FeedPage(request.stream, head, rows, size, count, following, more, digest.hexdigest())
+    return FeedPage(request.stream, head, rows, size, count, following, more, digest.hexdigest(), request.is_limited)
 
 
 def _following(head: Head, start: Cursor, last: _Bound | None) -> Cursor:
@@ -281,6 +291,13 @@ def _select(
         parameters |= {"last_txid": bound[0], "last_id": bound[1]}
     if request.stored_only and stream is ARTIFACTS:
         conditions.append("EXISTS (SELECT FROM storage_location l WHERE l.artifact_id = t.id)")
+    if request.is_limited:
+        lows, highs = [list(ends) for ends in zip(*request.reach.ranges, strict=True)]
+        parameters |= {"lows": lows, "highs": highs}
+        conditions.append(
+            "(t.uri IS NULL OR EXISTS (SELECT FROM unnest(%(lows)s::text[], %(highs)s::text[]) r(low, high) "
+            "WHERE t.uri >= r.low AND t.uri < r.high))"
+        )
     wanted = [*_in_namespaces(request, parameters), *_of_holder(request, parameters)]
     if wanted:
         conditions.append(f"({' OR '.join(wanted)})")

@@ -14,6 +14,8 @@ from datamodel.checksums import DIGEST_BYTES
 PROTOCOL_VERSION = 1
 HEADER_MARK = "#storage-inventory-feed"
 END_MARK = "#end"
+# A further word of the end line: rows that the asker may not harvest were left out.
+LIMITED_MARK = "limited"
 EPOCH_HEADER = "X-Inventory-Epoch"
 READER_HEADER = "x-inventory-reader"
 

@@ -14,10 +14,11 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET
 
-from datamodel import auth, permissions
+from datamodel.auth import caller_of
+from datamodel.doors import filtered
 from datamodel.errors import InvalidRequestError
 from datamodel.notify import news
-from datamodel.permissions import Caller, Grant
+from datamodel.permissions import Grant, reach
 from datamodel.positions import Cursor, cached_identity
 from datamodel.uris import Namespace, namespace_filter
 from datamodel.wire import time_text
@@ -34,9 +35,9 @@ _LONGEST_PAUSE_SECONDS = 1.0
 
 @csrf_exempt
 @require_GET
+@filtered(Grant.HARVEST)
 def stream_page(request: HttpRequest, stream: str) -> HttpResponseBase:
     """One page of a stream; see README.md for the form."""
-    _require_grant(request)
     form = request.GET.get("format", "tsv")
     if form not in _FORMATS:
         raise InvalidRequestError(f"format must be one of {', '.join(_FORMATS)}; it is {form!r}")
@@ -53,9 +54,10 @@ def stream_page(request: HttpRequest, stream: str) -> HttpResponseBase:
 
 @csrf_exempt
 @require_GET
+@filtered(Grant.HARVEST)
 def wait_for_news(request: HttpRequest) -> HttpResponse:
     """Answers as soon as a stream has rows at or after a transaction, or when the wait is over; how far the peer is, is noted."""
-    caller = _require_grant(request)
+    caller = caller_of(request)
     epoch, after = request.GET.get("epoch", ""), _number(request, "after", 0)
     readers.record_reader(
         caller=caller.name,
@@ -126,13 +128,6 @@ def _wait(epoch: str, after: int, wait: float) -> News:
             pause = _FIRST_PAUSE_SECONDS
 
 
-def _require_grant(request: HttpRequest) -> Caller:
-    caller = auth.authenticate(request)
-    request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
-    permissions.require(caller, Grant.HARVEST)
-    return caller
-
-
 def _reader(request: HttpRequest) -> uuid.UUID:
     text = request.headers.get(READER_HEADER)
     try:
@@ -162,6 +157,7 @@ def _page_request(request: HttpRequest, stream: str) -> PageRequest:
         namespaces=tuple(namespaces),
         holder=_holder(request, stream),
         stored_only=settings.INVENTORY_ROLE == "site",
+        reach=reach(caller_of(request), Grant.HARVEST),
     )
 
 

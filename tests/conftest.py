@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 from django.contrib.contenttypes.management import create_contenttypes
 from django.contrib.contenttypes.models import ContentType
+from django.db import connection
 from django.db.models.signals import post_migrate
+from pytest_django import DjangoDbBlocker
 
 from datamodel import auth, positions
 from datamodel.embedded import EmbeddedServers
@@ -29,10 +31,19 @@ def django_db_modify_db_settings(servers: EmbeddedServers) -> None:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None) -> None:
-    """Emptying the tables after a test must not fill them with permissions again: most of the time went there."""
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Emptying the tables after a test must not fill them with permissions again: most of the time went there.
+
+    A database is dropped only when nobody listens to it any more.
+    """
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     post_migrate.disconnect(create_contenttypes)
+    yield
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'inventory-news'"
+        )
 
 
 @pytest.fixture(autouse=True)

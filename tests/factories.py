@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from django.db import transaction
 
+from datamodel import notify
 from datamodel.content import NewContent
+from datamodel.processes import wait_until
 from datamodel.rows import insert_artifact
 from datamodel.rules import ArtifactRow, Located, meta_checksum_of
 from datamodel.uris import ArtifactUri
@@ -55,3 +58,15 @@ def insert_artifact_row(row: ArtifactRow, located: Located | None = None) -> Non
     """Committed, as if harvested (or, with a location, stored)."""
     with transaction.atomic():
         insert_artifact(row, located)
+
+
+def settle_rights() -> None:
+    """Wait until this process has heard of every change of rights so far, so that what it remembers stays remembered."""
+    heard = [notify.news.access()]
+
+    def is_quiet() -> bool:
+        time.sleep(0.2)
+        heard.append(notify.news.access())
+        return heard[-1] == heard[-2] and heard[-1][1]
+
+    wait_until(is_quiet, 30, "nobody listens, or rights change all the time")

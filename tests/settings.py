@@ -35,3 +35,5 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 # A test's own clients open few connections; the pool must not outlive the test database.
 DATABASES["default"]["OPTIONS"].pop("pool")
 DATABASES["default"]["CONN_MAX_AGE"] = 0
+# Whoever listens, listens to the test database.
+INVENTORY_DIRECT_DATABASE_URL = ""

@@ -1,5 +1,6 @@
 """The entities that every inventory has (reference `opencadc-storage-inventory`, section 1)."""
 
+from datamodel.models.access import NamespaceGrant, RoleAssignment
 from datamodel.models.artifact import Artifact, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
 from datamodel.models.deletion import BrakeRule, DeletionBrake
 from datamodel.models.events import DeletedArtifactEvent, DeletedStorageLocationEvent, StorageLocationEvent
@@ -20,11 +21,13 @@ __all__ = [
     "HarvestRejection",
     "HarvestState",
     "InventoryIdentity",
+    "NamespaceGrant",
     "ObsoleteStorageLocation",
     "PreauthKeyPair",
     "RemoteInventory",
     "Restoration",
     "RetiredArtifact",
+    "RoleAssignment",
     "SiteLocation",
     "StorageLocation",
     "StorageLocationEvent",

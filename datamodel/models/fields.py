@@ -19,8 +19,18 @@ class MillisField(models.DateTimeField):  # type: ignore[type-arg]  # the stub i
 class UriField(models.CharField):  # type: ignore[type-arg]  # the stub is generic, the class is not
     """Text in C collation, so that the order of the database is the order of the characters, whatever the cluster's locale."""
 
-    def __init__(self, *, max_length: int = 512, null: bool = False, default: Any = NOT_PROVIDED) -> None:
-        super().__init__(max_length=max_length, null=null, default=default, db_collation="C")
+    def __init__(
+        self,
+        *,
+        max_length: int = 512,
+        null: bool = False,
+        unique: bool = False,
+        blank: bool = False,
+        default: Any = NOT_PROVIDED,
+    ) -> None:
+        super().__init__(
+            max_length=max_length, null=null, unique=unique, blank=blank, default=default, db_collation="C"
+        )
 
     def deconstruct(self) -> tuple[str, str, list[object], dict[str, object]]:
         name, path, args, kwargs = super().deconstruct()

@@ -6,6 +6,7 @@ import uuid
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
+from django.db.models import Q
 
 from datamodel.models.harvest import RemoteInventory
 
@@ -49,12 +50,20 @@ class TrustedKey(models.Model):
 
 
 class ApiToken(models.Model):
-    """A bearer token of a named caller; only its SHA-256 is kept. `grants` are words of `permissions.Grant`."""
+    """A bearer token of a named caller; only its SHA-256 is kept. `grants` are words of `grants.Grant`.
+
+    `prefixes` and `methods` limit what it may do (empty: no limit). After a rotation the secret before is good until
+    `previous_until`.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     name = models.CharField(max_length=64, unique=True)
     digest = models.CharField(max_length=64, unique=True)
     grants = ArrayField(models.CharField(max_length=16))
+    prefixes = ArrayField(models.CharField(max_length=512), default=list, blank=True)
+    methods = ArrayField(models.CharField(max_length=8), default=list, blank=True)
+    previous_digest = models.CharField(max_length=64, unique=True, null=True)
+    previous_until = models.DateTimeField(null=True)
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
@@ -62,6 +71,13 @@ class ApiToken(models.Model):
 
     class Meta:
         db_table = "api_token"
+        constraints = (
+            models.CheckConstraint(
+                name="api_token_previous",
+                condition=Q(previous_digest=None, previous_until=None)
+                | Q(previous_digest__isnull=False, previous_until__isnull=False),
+            ),
+        )
 
     def __str__(self) -> str:
         return self.name

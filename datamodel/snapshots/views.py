@@ -14,7 +14,8 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
-from datamodel.auth import authenticate
+from datamodel.auth import caller_of
+from datamodel.doors import decides, guarded
 from datamodel.errors import InvalidRequestError
 from datamodel.pages import chunks, moment_of, next_page, page_bounds
 from datamodel.permissions import Caller, Grant, require
@@ -45,6 +46,7 @@ def list_as_of(request: HttpRequest, prefix: str, *, is_stream: bool) -> HttpRes
 
 
 @csrf_exempt
+@decides(Grant.READ, Grant.OPERATE)
 def snapshots(request: HttpRequest) -> HttpResponse:
     """`GET /snapshots`, and `POST` to take one."""
     if request.method == "POST":
@@ -64,6 +66,7 @@ def snapshots(request: HttpRequest) -> HttpResponse:
 
 
 @csrf_exempt
+@decides(Grant.READ, Grant.OPERATE)
 def snapshot(request: HttpRequest, name: str) -> HttpResponse:
     """`GET /snapshots/{name}`, and `DELETE` to let go what only it keeps."""
     if request.method == "DELETE":
@@ -77,9 +80,9 @@ def snapshot(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_safe
+@guarded(Grant.READ)
 def manifest(request: HttpRequest, name: str) -> HttpResponseBase:
     """`GET /snapshots/{name}/manifest`: everything that it names, as one stream."""
-    authorize(request, Grant.READ)
     found = queries.find(name)
     entries = queries.all_entries(found.namespace, found.moment)
     kind = _format(request, ("ndjson", "csv"))
@@ -88,9 +91,9 @@ def manifest(request: HttpRequest, name: str) -> HttpResponseBase:
 
 
 @require_safe
+@guarded(Grant.READ)
 def diff(request: HttpRequest, name: str) -> HttpResponseBase:
     """`GET /snapshots/{name}/diff?to=`: what became of its uris until another snapshot, or until now."""
-    authorize(request, Grant.READ)
     limit, after = page_bounds(request)
     other = request.GET.get("to", "")
     found = differences(queries.find(name), queries.find(other) if other else None, after=after)
@@ -101,9 +104,10 @@ def diff(request: HttpRequest, name: str) -> HttpResponseBase:
 
 
 @require_safe
+@guarded(Grant.READ)
 def verification(request: HttpRequest, name: str) -> HttpResponse:
     """`GET /snapshots/{name}/verification`: its digest, computed anew."""
-    authorize(request, Grant.READ)
+    del request
     return _json(wire.verification_item(operations.verify_snapshot(snapshot=queries.find(name))))
 
 
@@ -129,8 +133,7 @@ def described(found: Snapshot) -> Item:
 
 def authorize(request: HttpRequest, grant: Grant) -> Caller:
     """Raises as `require` does."""
-    caller = authenticate(request)
-    request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
+    caller = caller_of(request)
     require(caller, grant)
     return caller
 

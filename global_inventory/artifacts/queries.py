@@ -10,9 +10,9 @@ from typing import Any
 
 from django.db import connection
 
-from datamodel.queries import ARTIFACT_COLUMNS, artifact_from
+from datamodel.queries import ARTIFACT_COLUMNS, artifact_from, rows_in_ranges
+from datamodel.reach import Reach
 from datamodel.rules import ArtifactRow
-from datamodel.uris import prefix_upper_bound
 
 PAGE_ROWS = 1000
 
@@ -25,9 +25,7 @@ _LISTED = f"""
         WHERE l.artifact_id = a.id ORDER BY 1)
     FROM artifact a
 """
-_PAGE_SQL = f"{_LISTED} WHERE a.uri > %(after)s AND a.uri < %(before)s ORDER BY a.uri LIMIT %(limit)s"
-# Above every URI: they are ASCII.
-_END = "\x7f"
+_PAGE_SQL = f"{_LISTED} WHERE a.uri >= r.low AND a.uri < r.high ORDER BY a.uri LIMIT %(limit)s"
 _TOMBSTONES_SQL = """
     SELECT id, deleted_at, last_modified FROM deleted_artifact_event WHERE uri = %s
     ORDER BY deleted_at DESC, id LIMIT 20
@@ -99,26 +97,18 @@ class Harvest:
     seconds_since_update: float | None
 
 
-def artifact_page(prefix: str, *, after: str = "", limit: int = PAGE_ROWS) -> list[Listed]:
-    """Up to `limit` artifacts whose uri starts with `prefix`, after the uri `after`, in C order."""
-    # No uri equals the prefix itself: none ends in `:` or `/`.
-    bounds: dict[str, str | int] = {
-        "after": max(after, prefix),
-        "before": prefix_upper_bound(prefix) if prefix else _END,
-        "limit": limit,
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(_PAGE_SQL, bounds)
-        return [_listed(row) for row in cursor.fetchall()]
+def artifact_page(prefix: str, readable: Reach, *, after: str = "", limit: int = PAGE_ROWS) -> list[Listed]:
+    """Up to `limit` readable artifacts whose uri starts with `prefix`, after the uri `after`, in C order."""
+    return [_listed(row) for row in rows_in_ranges(_PAGE_SQL, readable.after(prefix, after), limit=limit)]
 
 
-def all_artifacts(prefix: str) -> Iterator[Listed]:
-    """Every artifact below a prefix; holds one page in memory, and no connection between pages.
+def all_artifacts(prefix: str, readable: Reach) -> Iterator[Listed]:
+    """Every readable artifact below a prefix; holds one page in memory, and no connection between pages.
 
     What is there for the whole time is listed once; what comes or goes meanwhile may or may not be.
     """
     after = ""
-    while page := artifact_page(prefix, after=after):
+    while page := artifact_page(prefix, readable, after=after):
         connection.close()
         yield from page
         after = page[-1].artifact.uri

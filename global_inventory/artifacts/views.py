@@ -14,10 +14,12 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from datamodel.auth import authenticate
+from datamodel.auth import caller_of
+from datamodel.doors import filtered
 from datamodel.errors import ArtifactNotFoundError, InvalidRequestError
 from datamodel.pages import chunks, next_page, page_bounds
-from datamodel.permissions import Grant, require
+from datamodel.permissions import Grant, reach, require
+from datamodel.reach import Reach
 from datamodel.snapshots.views import list_as_of
 from datamodel.uris import ArtifactUri, Namespace
 from datamodel.wire import artifact_item, time_text
@@ -30,39 +32,46 @@ _NDJSON = "application/x-ndjson"
 
 
 @require_safe
+@filtered(Grant.READ)
 def artifacts(request: HttpRequest) -> HttpResponseBase:
     """One page, the whole stream, or (`uri`) one artifact."""
-    _authorize(request)
+    readable = reach(caller_of(request), Grant.READ)
     if "uri" in request.GET:
         uri = ArtifactUri.parse(request.GET["uri"])
+        require(caller_of(request), Grant.READ, uri)
         return _item(queries.listed_by_uri(uri.value), uri.value)
     namespace = request.GET.get("namespace", "")
     prefix = Namespace.parse(namespace).value if namespace else ""
     if "as_of" in request.GET:
+        # What was there then is listed whole: for whoever may read all of it.
+        require(caller_of(request), Grant.READ, Namespace.parse(namespace) if namespace else None)
         return list_as_of(request, prefix, is_stream=_is_stream(request))
     if _is_stream(request):
-        lines: Iterator[bytes] = chunks(_lines(prefix)) if request.method == "GET" else iter(())
+        lines: Iterator[bytes] = chunks(_lines(prefix, readable)) if request.method == "GET" else iter(())
         response: HttpResponseBase = StreamingHttpResponse(lines, content_type=_NDJSON)
         response["Cache-Control"] = "no-store"
         return response
     limit, after = page_bounds(request)
-    page = queries.artifact_page(prefix, after=after, limit=limit)
+    page = queries.artifact_page(prefix, readable, after=after, limit=limit)
     last = page[-1].artifact.uri if len(page) == limit else None
     return _json({"items": [_listed_item(listed) for listed in page], "next": next_page(request, last)})
 
 
 @require_safe
+@filtered(Grant.READ)
 def artifact(request: HttpRequest, artifact_id: uuid.UUID) -> HttpResponse:
-    """One artifact by id."""
-    _authorize(request)
-    return _item(queries.listed_by_id(artifact_id), f"with the id {artifact_id}")
+    """One artifact by id; one that the caller may not read is not there."""
+    found = queries.listed_by_id(artifact_id)
+    is_readable = found is not None and found.artifact.uri in reach(caller_of(request), Grant.READ)
+    return _item(found if is_readable else None, f"with the id {artifact_id}")
 
 
 @require_safe
+@filtered(Grant.READ)
 def explain(request: HttpRequest) -> HttpResponse:
     """All that this inventory knows about one uri, and what it would answer now."""
-    _authorize(request)
     uri = ArtifactUri.parse(request.GET.get("uri", ""))
+    require(caller_of(request), Grant.READ, uri)
     table = site_table_cache.get()
     listed = queries.listed_by_uri(uri.value)
     tombstones = queries.tombstones(uri.value)
@@ -84,12 +93,6 @@ def explain(request: HttpRequest) -> HttpResponse:
     return _json(answer)
 
 
-def _authorize(request: HttpRequest) -> None:
-    caller = authenticate(request)
-    request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
-    require(caller, Grant.READ)
-
-
 def _is_stream(request: HttpRequest) -> bool:
     asked = request.GET.get("format")
     if asked not in {None, "json", "ndjson"}:
@@ -107,8 +110,8 @@ def _item(listed: Listed | None, name: str) -> HttpResponse:
     return _json(_listed_item(listed))
 
 
-def _lines(prefix: str) -> Iterator[str]:
-    for listed in queries.all_artifacts(prefix):
+def _lines(prefix: str, readable: Reach) -> Iterator[str]:
+    for listed in queries.all_artifacts(prefix, readable):
         yield json.dumps(_listed_item(listed)) + "\n"
 
 

@@ -16,6 +16,7 @@ from django.db import connection
 from datamodel import keys
 from datamodel.errors import RemoteError
 from datamodel.notify import news
+from datamodel.reach import EVERYWHERE, Reach
 from datamodel.rows import database_now
 from datamodel.statements import signed_statement
 from datamodel.wire import time_text
@@ -46,14 +47,14 @@ class Holdings:
         return rules.are_held(self.verdicts)
 
 
-def holdings(*, asked: Sequence[Asked], demand: Demand, wait: float) -> Holdings:
+def holdings(*, asked: Sequence[Asked], demand: Demand, wait: float, readable: Reach) -> Holdings:
     """How the files are held now, or, within `wait` seconds, as soon as all are held as demanded.
 
     The holders confirm their copies themselves, at the time of the call; one that does not answer counts for nothing. No
-    connection is held meanwhile.
+    connection is held meanwhile. What the caller may not read is unknown to it.
     """
     deadline = time.monotonic() + min(wait, settings.INVENTORY_HELD_WAIT_SECONDS)
-    found = _look(asked, demand)
+    found = _look(asked, demand, readable)
     if found.are_held or wait <= 0 or not _waiting.acquire(blocking=False):
         return found
     try:
@@ -61,7 +62,7 @@ def holdings(*, asked: Sequence[Asked], demand: Demand, wait: float) -> Holdings
         while not found.are_held and (remaining := deadline - time.monotonic()) > 0:
             news.wait(news.count(), min(remaining, pause))
             pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
-            found = _look(asked, demand)
+            found = _look(asked, demand, readable)
         return found
     finally:
         _waiting.release()
@@ -69,7 +70,7 @@ def holdings(*, asked: Sequence[Asked], demand: Demand, wait: float) -> Holdings
 
 def confirmations(*, asked: Sequence[Asked], since: datetime, without: uuid.UUID) -> Holdings:
     """Which copies their sites confirm now, verified since then; the site `without` is not asked. No connection is held."""
-    return _look(asked, Demand(1, since), frozenset({without}))
+    return _look(asked, Demand(1, since), without=frozenset({without}))
 
 
 def statement(asked: Sequence[Asked], demand: Demand, found: Holdings) -> dict[str, object]:
@@ -91,10 +92,12 @@ def statement(asked: Sequence[Asked], demand: Demand, found: Holdings) -> dict[s
     return {**claims, "statement": signed_statement(keys.signing_key_cache.get(), claims, kind=STATEMENT_KIND)}
 
 
-def _look(asked: Sequence[Asked], demand: Demand, without: frozenset[uuid.UUID] = frozenset()) -> Holdings:
+def _look(
+    asked: Sequence[Asked], demand: Demand, readable: Reach = EVERYWHERE, without: frozenset[uuid.UUID] = frozenset()
+) -> Holdings:
     """One round: what is known here, then all holders at once, but for those `without`."""
     as_of = database_now()
-    table = queries.known_artifacts([one.uri for one in asked])
+    table = queries.known_artifacts([one.uri for one in asked if one.uri in readable])
     known = [table.get(one.uri) for one in asked]
     by_site: dict[uuid.UUID, list[str]] = {}
     for one, row in zip(asked, known, strict=True):

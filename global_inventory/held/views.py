@@ -12,13 +12,15 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
+from datamodel.auth import caller_of
 from datamodel.checksums import Checksum
+from datamodel.doors import filtered
 from datamodel.errors import InvalidRequestError
-from datamodel.permissions import Grant, require
+from datamodel.permissions import Grant, reach
 from datamodel.uris import ArtifactUri
 from global_inventory.held import operations
 from global_inventory.held.rules import Asked, Demand
-from global_inventory.locate.requests import caller_of, read_body
+from global_inventory.locate.requests import read_body
 
 MAX_FILES = 10_000
 MAX_COPIES = 100
@@ -29,13 +31,14 @@ _EXAMPLE = (
 
 @csrf_exempt
 @require_http_methods(["POST"])
+@filtered(Grant.READ)
 def held(request: HttpRequest) -> HttpResponse:
     """Which of these files are held in at least so many copies that were verified since then, as a signed statement."""
-    require(caller_of(request), Grant.READ)
     wait = _seconds(request.GET.get("wait", "0"))
     document = _document(read_body(request, limit=settings.DATA_UPLOAD_MAX_MEMORY_SIZE))
     asked, demand = _files(document.get("files")), Demand(_copies(document.get("copies", 1)), _time(document))
-    found = operations.holdings(asked=asked, demand=demand, wait=wait)
+    readable = reach(caller_of(request), Grant.READ)
+    found = operations.holdings(asked=asked, demand=demand, wait=wait, readable=readable)
     response = HttpResponse(json.dumps(operations.statement(asked, demand, found)), content_type="application/json")
     response["Cache-Control"] = "private, no-store"
     return response

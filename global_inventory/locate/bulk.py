@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from django.db import connection
 
 from datamodel.errors import InvalidUriError, PositionNotReachedError
-from datamodel.permissions import Caller
+from datamodel.permissions import Caller, Grant, reach
 from datamodel.positions import Position
 from datamodel.preauth import Methods
 from datamodel.uris import ArtifactUri
@@ -32,14 +32,15 @@ MAX_URIS = 10_000
 
 
 def locate_many(*, uris: Sequence[str], caller: Caller, position: Position | None) -> str:
-    """The JSON answer, one result per uri in the order asked; an unknown or malformed uri gets an error entry.
+    """The JSON answer, one result per uri in the order asked; an unknown or malformed uri gets an error entry. What the caller may not read is unknown to it.
 
     Only the tables are asked: unknown URIs are not looked for at the sites. Raises `PositionNotReachedError`.
     """
     if position is not None and not await_position(position).is_passed:
         raise PositionNotReachedError("the news up to this x-inventory-position have not arrived here yet")
     canonical = [_canonical(text) for text in uris]
-    rows = queries.brief_rows([uri for uri in canonical if isinstance(uri, str)])
+    readable = reach(caller, Grant.READ)
+    rows = queries.brief_rows([uri for uri in canonical if isinstance(uri, str) and uri in readable])
     plan = _Plan(caller)
     connection.close()
     results = ",".join(

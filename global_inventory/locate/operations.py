@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from datamodel.errors import ArtifactNotFoundError, RemoteUnavailableError
-from datamodel.permissions import Caller, Grant
+from datamodel.permissions import Caller, Grant, may
 from datamodel.positions import Position
 from datamodel.preauth import Methods
 from datamodel.rules import ArtifactRow
@@ -65,7 +65,7 @@ def negotiate_get(*, uri: ArtifactUri, caller: Caller, position: Position | None
 def negotiate_put(*, uri: ArtifactUri, caller: Caller, position: Position | None) -> Negotiated:
     """Every writable site, those that hold the artifact first; the tokens name what the global knows (house, decision 9)."""
     known = freshness.known_for_write(uri, position=position)
-    signer = _write_signer(caller, known.located)
+    signer = _write_signer(uri, caller, known.located)
     return _offer(uri, Direction.PUT, signer, known.located, known.holders, only_holders=False)
 
 
@@ -75,7 +75,7 @@ def negotiate_change(*, uri: ArtifactUri, caller: Caller, position: Position | N
     Raises `ArtifactNotFoundError`, `PositionNotReachedError`.
     """
     located = freshness.find_artifact(uri, position=position, user=caller.name)
-    return _offer(uri, Direction.PUT, _write_signer(caller, located), located, located.holders, only_holders=True)
+    return _offer(uri, Direction.PUT, _write_signer(uri, caller, located), located, located.holders, only_holders=True)
 
 
 def require_offers(negotiated: Negotiated) -> Negotiated:
@@ -119,8 +119,11 @@ def obstacles_of(
     return "; ".join(words) or "no site is known here"
 
 
-def _write_signer(caller: Caller, located: LocatedArtifact | None) -> UrlSigner:
-    methods = Methods.WRITE_AND_DELETE if Grant.DELETE in caller.grants else Methods.WRITE
+def _write_signer(uri: ArtifactUri, caller: Caller, located: LocatedArtifact | None) -> UrlSigner:
+    """For no more than the caller may do itself."""
+    methods = Methods.of(
+        read=may(caller, Grant.READ, uri), write=may(caller, Grant.WRITE, uri), delete=may(caller, Grant.DELETE, uri)
+    )
     known = (located.artifact.id, freshness.known_at(located)) if located is not None else None
     return UrlSigner(methods=methods, user=_name_of(caller), now=datetime.now(UTC), known=known)
 

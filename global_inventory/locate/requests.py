@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest
 
-from datamodel.auth import authenticate
 from datamodel.errors import ContentTooLargeError, InvalidRequestError, ShortBodyError
-from datamodel.permissions import Caller
 from datamodel.positions import POSITION_HEADER, Position
 from global_inventory.locate.bulk import MAX_URIS
 from global_inventory.sites.rules import Direction
@@ -26,13 +24,6 @@ class LocateRequest:
     uris: tuple[str, ...]
     direction: Direction
     is_bulk: bool
-
-
-def caller_of(request: HttpRequest) -> Caller:
-    """Who is calling, noted for the log line."""
-    caller = authenticate(request)
-    request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
-    return caller
 
 
 def position_of(request: HttpRequest) -> Position | None:

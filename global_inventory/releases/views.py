@@ -14,10 +14,11 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
 from datamodel.checksums import Checksum
+from datamodel.doors import guarded
 from datamodel.errors import InvalidRequestError, NotPermittedError
-from datamodel.permissions import Grant, require
+from datamodel.permissions import Grant
 from datamodel.uris import ArtifactUri
-from global_inventory.locate.requests import caller_of, read_body
+from global_inventory.locate.requests import read_body
 from global_inventory.releases import operations, queries
 from global_inventory.releases.operations import Release
 from global_inventory.releases.rules import Verdict
@@ -35,13 +36,13 @@ _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 @csrf_exempt
 @require_http_methods(["GET", "HEAD", "POST"])
+@guarded(Grant.HARVEST)
 def releases(request: HttpRequest) -> HttpResponse:
     """POST: which of up to 1,000 copies the asking site may drop, one answer for each. GET: what it may drop, by page."""
     return _grants(request) if request.method == "POST" else _granted(request)
 
 
 def _granted(request: HttpRequest) -> HttpResponse:
-    require(caller_of(request), Grant.HARVEST)
     asked = {"after": _FIRST_ID, **request.GET.dict()}
     site_id = _asking_site(_field(asked, "site", uuid.UUID))
     page = queries.marked(site_id, after=_field(asked, "after", uuid.UUID), limit=MAX_FILES)
@@ -62,6 +63,7 @@ def _grants(request: HttpRequest) -> HttpResponse:
 
 @csrf_exempt
 @require_http_methods(["POST"])
+@guarded(Grant.HARVEST)
 def returned(request: HttpRequest) -> HttpResponse:
     """The asking site keeps these copies after all."""
     site_id, entries = _asked(request)
@@ -71,8 +73,6 @@ def returned(request: HttpRequest) -> HttpResponse:
 
 def _asked(request: HttpRequest) -> tuple[uuid.UUID, list[Mapping[str, object]]]:
     """The asking site and what it asks about. Raises `InvalidRequestError`, and what `_asking_site` raises."""
-    caller = caller_of(request)
-    require(caller, Grant.HARVEST)
     try:
         document = json.loads(read_body(request, limit=settings.DATA_UPLOAD_MAX_MEMORY_SIZE))
     except (ValueError, RecursionError) as error:

@@ -9,24 +9,24 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.views.decorators.csrf import csrf_exempt
 
+from datamodel.doors import guarded
 from datamodel.errors import InvalidRequestError
 from datamodel.permissions import Grant
 from datamodel.positions import Position
 from datamodel.snapshots import wire
-from datamodel.snapshots.views import authorize
 from datamodel.wire import time_text
 from global_inventory.snapshots import operations
 from global_inventory.snapshots.queries import PAGE_PINS
 
 
 @csrf_exempt
+@guarded(Grant.HARVEST)
 def pins(request: HttpRequest) -> HttpResponse:
     """Our snapshots for a site, and what a site says of them."""
     if request.method == "POST":
         return _acknowledge(request)
     if request.method not in {"GET", "HEAD"}:
         return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
-    authorize(request, Grant.HARVEST)
     after = _ids(request.GET.get("after", ""))
     page = operations.tell_pins(after=after[0] if after else None)
     last = str(page.pins[-1].id) if len(page.pins) == PAGE_PINS else None
@@ -34,7 +34,6 @@ def pins(request: HttpRequest) -> HttpResponse:
 
 
 def _acknowledge(request: HttpRequest) -> HttpResponse:
-    authorize(request, Grant.HARVEST)
     operations.record_acknowledgements(
         position=Position.parse(request.POST.get("position", "")),
         held=_ids(request.POST.get("held", "")),

@@ -13,7 +13,7 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
-from datamodel import auth, permissions
+from datamodel.doors import guarded
 from datamodel.errors import InvalidRequestError
 from datamodel.permissions import Grant
 from datamodel.positions import read_identity
@@ -32,6 +32,7 @@ _TSV = "text/tab-separated-values; charset=utf-8"
 
 @csrf_exempt
 @require_http_methods(["GET", "POST"])
+@guarded(Grant.HARVEST)
 def tree(request: HttpRequest) -> HttpResponseBase:
     """Digests of a set by bucket prefix; 304 when they are those that the caller has."""
     asked = _asked(request)
@@ -51,6 +52,7 @@ def tree(request: HttpRequest) -> HttpResponseBase:
 
 @csrf_exempt
 @require_http_methods(["GET", "POST"])
+@guarded(Grant.HARVEST)
 def listing(request: HttpRequest) -> HttpResponseBase:
     """The rows of some buckets of a set, from one snapshot."""
     asked = _asked(request)
@@ -68,6 +70,7 @@ def listing(request: HttpRequest) -> HttpResponseBase:
 
 @csrf_exempt
 @require_http_methods(["GET", "POST"])
+@guarded(Grant.HARVEST)
 def rows(request: HttpRequest) -> HttpResponseBase:
     """What is known of single ids, as pages of the feed one after the other, of one moment."""
     asked = _asked(request)
@@ -90,9 +93,6 @@ def _pages(pages: list[FeedPage]) -> Iterator[bytes]:
 
 def _asked(request: HttpRequest) -> QueryDict:
     """The parameters; a list that is too long for a query is posted as a form."""
-    caller = auth.authenticate(request)
-    request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
-    permissions.require(caller, Grant.HARVEST)
     return request.POST if request.method == "POST" else request.GET
 
 

@@ -12,7 +12,8 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_safe
 
-from datamodel.auth import authenticate
+from datamodel.auth import caller_of
+from datamodel.doors import decides, filtered
 from datamodel.models import DeletedArtifactEvent, HarvestConflict, HarvestState, RetiredArtifact
 from datamodel.permissions import Grant, require
 from datamodel.uris import ArtifactUri
@@ -25,34 +26,30 @@ from site_service.storage.registry import get_store
 
 
 @require_safe
+@filtered(Grant.READ)
 def explain(request: HttpRequest) -> HttpResponse:
     """Policy, copy, attempts and news of one uri in one answer; also for a uri that is not known here."""
-    _authorize(request, Grant.READ)
     uri = ArtifactUri.parse(request.GET.get("uri", ""))
+    require(caller_of(request), Grant.READ, uri)
     return _json(_explained(uri.value, queries.explanation(uri.value)))
 
 
 @csrf_exempt
 @require_http_methods(["HEAD", "GET", "POST"])
+@decides(Grant.READ, Grant.OPERATE)
 def sync(request: HttpRequest) -> HttpResponse:
     """GET: the queue in numbers. POST: whatever waits for its next try is due now."""
     if request.method == "POST":
-        _authorize(request, Grant.OPERATE)
+        require(caller_of(request), Grant.OPERATE)
         hastened = attempts.try_now()
         actors.ring(batches=settings.INVENTORY_SYNC_THREADS, store=get_store())
         return _json({"hastened": hastened})
-    _authorize(request, Grant.READ)
+    require(caller_of(request), Grant.READ)
     numbers = {_camel(name): value for name, value in asdict(queries.summary()).items()}
     done = {reason: {"files": files, "bytes": size} for reason, (files, size) in queries.outcomes().items()}
     store = get_store()
     free = store.free_space().free
     return _json({**numbers, "outcomes": done, "freeBytes": free, "isPaused": queries.is_paused(store)})
-
-
-def _authorize(request: HttpRequest, grant: Grant) -> None:
-    caller = authenticate(request)
-    request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
-    require(caller, grant)
 
 
 def _explained(uri: str, found: Explanation) -> dict[str, object]:

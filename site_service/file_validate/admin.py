@@ -32,7 +32,7 @@ class DecidingAdmin(TableAdmin):
     """A table whose rows a superuser may decide about."""
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
-        return bool(request.user.is_active and request.user.is_superuser)
+        return bool(request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}"))
 
     def is_too_much(
         self, request: HttpRequest, queryset: QuerySet[ValidationFinding] | QuerySet[QuarantinedObject]

@@ -18,10 +18,12 @@ from django.http.response import HttpResponseBase
 from django.utils.http import http_date
 from django.views.decorators.csrf import csrf_exempt
 
-from datamodel.auth import authenticate
+from datamodel.auth import caller_of
+from datamodel.doors import filtered
 from datamodel.errors import InvalidRequestError
 from datamodel.pages import chunks, next_page, page_bounds
-from datamodel.permissions import Grant, require
+from datamodel.permissions import Grant, reach, require, require_somewhere
+from datamodel.reach import Reach
 from datamodel.representation import checksums_of
 from datamodel.rules import ArtifactRow
 from datamodel.snapshots.views import list_as_of
@@ -40,22 +42,25 @@ _FORMATS = {
 
 
 @csrf_exempt
+@filtered(Grant.READ)
 def artifacts(request: HttpRequest) -> HttpResponseBase:
     """`GET /artifacts`: everything known here, stored or not, by namespace."""
     if request.method not in {"GET", "HEAD"}:
         return HttpResponseNotAllowed(["GET", "HEAD"])
-    _authorize(request)
+    readable = reach(caller_of(request), Grant.READ)
     namespace = request.GET.get("namespace", "")
     prefix = Namespace.parse(namespace).value if namespace else ""
     stored_only = _flag(request, "stored")
     if "as_of" in request.GET:
         if stored_only:
             raise InvalidRequestError("what was stored then is not known: leave out stored, or as_of")
+        # What was there then is listed whole: for whoever may read all of it.
+        require(caller_of(request), Grant.READ, Namespace.parse(namespace) if namespace else None)
         return list_as_of(request, prefix, is_stream=_format(request, ("json", "ndjson")) == "ndjson")
     if _format(request, ("json", "ndjson")) == "ndjson":
-        return _stream(request, _json_lines(queries.all_artifacts(prefix, stored_only=stored_only)), "ndjson")
+        return _stream(request, _json_lines(queries.all_artifacts(prefix, readable, stored_only=stored_only)), "ndjson")
     limit, after = page_bounds(request)
-    page = queries.artifact_page(prefix, after=after, limit=limit, stored_only=stored_only)
+    page = queries.artifact_page(prefix, readable, after=after, limit=limit, stored_only=stored_only)
     connection.close()
     items = [_artifact_json(listed.artifact, is_stored=listed.is_stored) for listed in page]
     last = page[-1].artifact.uri if len(page) == limit else None
@@ -64,20 +69,16 @@ def artifacts(request: HttpRequest) -> HttpResponseBase:
 
 def list_namespace(request: HttpRequest, namespace: Namespace | None) -> HttpResponseBase:
     """`GET /files/{namespace}`: the stored names directly below it; as text every stored file below it, for sha256sum -c."""
-    _authorize(request)
+    caller = caller_of(request)
+    require_somewhere(caller, Grant.READ)
+    readable = reach(caller, Grant.READ)
     match _format(request, ("html", "json", "text")):
         case "json":
-            return _entries_json(request, namespace)
+            return _entries_json(request, namespace, readable)
         case "text":
             prefix = namespace.value if namespace is not None else ""
-            return _stream(request, _checksum_lines(prefix), "text")
-    return _stream(request, _html_lines(namespace), "html")
-
-
-def _authorize(request: HttpRequest) -> None:
-    caller = authenticate(request)
-    request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
-    require(caller, Grant.READ)
+            return _stream(request, _checksum_lines(prefix, readable), "text")
+    return _stream(request, _html_lines(namespace, readable), "html")
 
 
 def _format(request: HttpRequest, offered: tuple[str, ...]) -> str:
@@ -127,9 +128,9 @@ def _json_lines(listed: Iterable[Listed]) -> Iterator[str]:
         yield json.dumps(_artifact_json(one.artifact, is_stored=one.is_stored)) + "\n"
 
 
-def _entries_json(request: HttpRequest, namespace: Namespace | None) -> HttpResponse:
+def _entries_json(request: HttpRequest, namespace: Namespace | None, readable: Reach) -> HttpResponse:
     limit, after = page_bounds(request)
-    found = queries.entries(namespace, after=after)
+    found = queries.entries(namespace, readable, after=after)
     page = [entry for entry, _ in zip(found, range(limit), strict=False)]
     connection.close()
     last = page[-1].uri if len(page) == limit else None
@@ -144,9 +145,9 @@ def _entry_json(entry: Entry) -> dict[str, object]:
     return {"name": entry.name} | _artifact_json(entry.artifact, is_stored=True)
 
 
-def _checksum_lines(prefix: str) -> Iterator[str]:
+def _checksum_lines(prefix: str, readable: Reach) -> Iterator[str]:
     """What `sha256sum -c` reads; an artifact of which only another digest is known becomes a comment, never silence."""
-    for listed in queries.all_artifacts(prefix, stored_only=True):
+    for listed in queries.all_artifacts(prefix, readable, stored_only=True):
         artifact = listed.artifact
         name = unquote(artifact.uri.removeprefix(prefix))
         sha256 = next((c.hex for c in checksums_of(artifact) if c.algorithm == "sha-256"), None)
@@ -163,14 +164,14 @@ def checksum_line(sha256: str, name: str) -> str:
     return f"{'' if escaped == name else chr(92)}{sha256}  {escaped}\n"
 
 
-def _html_lines(namespace: Namespace | None) -> Iterator[str]:
+def _html_lines(namespace: Namespace | None, readable: Reach) -> Iterator[str]:
     """One link per line, relative, so that it holds behind any proxy; deeper namespaces look like directories."""
     title = html.escape(namespace.value if namespace is not None else settings.INVENTORY_NAME)
     yield f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>\n'
     yield f"<body><h1>{title}</h1>\n<pre>\n"
     # A path like /files/cadc: is no directory for a browser: its links start beside it.
     base = namespace.value if namespace is not None and namespace.value.endswith(":") else ""
-    for entry in queries.entries(namespace):
+    for entry in queries.entries(namespace, readable):
         name = unquote(entry.name)
         link = quote_name(base + name)
         yield f'<a href="./{link}">{html.escape(name)}</a>{_details(entry)}\n'

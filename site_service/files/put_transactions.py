@@ -241,7 +241,7 @@ def _row(uri: ArtifactUri, transaction_id: str) -> PutTransaction:
     if row is None:
         raise TransactionNotFoundError("no such put transaction: never begun, finished or expired")
     if row.uri != uri.value:
-        raise InvalidRequestError(f"this put transaction was begun for {row.uri}, not for {uri}")
+        raise InvalidRequestError(f"this put transaction was not begun for {uri}")
     return row
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from django.db import connection
 
-from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact, artifact_from
+from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact, artifact_from, rows_in_ranges
+from datamodel.reach import END, Reach
 from datamodel.rules import ArtifactRow, Located
-from datamodel.uris import ArtifactUri, Namespace, prefix_upper_bound
+from datamodel.uris import ArtifactUri, Namespace
 
 PAGE_ROWS = 1000
 _COLUMN_COUNT = ARTIFACT_COLUMNS.count(",") + 1
@@ -25,11 +26,9 @@ _FILE_SQL = f"""
 _PAGE_SQL = f"""
     SELECT {ARTIFACT_COLUMNS}, l.storage_id IS NOT NULL
     FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id
-    WHERE a.uri > %(after)s AND a.uri < %(before)s AND (l.storage_id IS NOT NULL OR NOT %(stored_only)s)
+    WHERE a.uri >= r.low AND a.uri < r.high AND (l.storage_id IS NOT NULL OR NOT %(stored_only)s)
     ORDER BY a.uri LIMIT %(limit)s
 """
-# Above every URI: they are ASCII.
-_END = "\x7f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,39 +77,37 @@ def file_state(uri: ArtifactUri) -> FileState:
     return FileState(allow_read, allow_write, KnownArtifact(artifact_from(rest), location))
 
 
-def artifact_page(prefix: str, *, after: str = "", limit: int | None = None, stored_only: bool = False) -> list[Listed]:
-    """Up to `limit` (default: a page of) artifacts whose uri starts with `prefix`, after the uri `after`, in C order."""
-    # No uri equals the prefix itself: none ends in `:` or `/`.
-    start = max(after, prefix)
-    end = prefix_upper_bound(prefix) if prefix else _END
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _PAGE_SQL, {"after": start, "before": end, "stored_only": stored_only, "limit": limit or PAGE_ROWS}
-        )
-        return [Listed(artifact_from(row), row[_COLUMN_COUNT]) for row in cursor.fetchall()]
+def artifact_page(
+    prefix: str, readable: Reach, *, after: str = "", limit: int | None = None, stored_only: bool = False
+) -> list[Listed]:
+    """Up to `limit` (default: a page of) readable artifacts whose uri starts with `prefix`, after the uri `after`, in C order."""
+    rows = rows_in_ranges(
+        _PAGE_SQL, readable.after(prefix, after), limit=limit or PAGE_ROWS, parameters={"stored_only": stored_only}
+    )
+    return [Listed(artifact_from(row), row[_COLUMN_COUNT]) for row in rows]
 
 
-def all_artifacts(prefix: str, *, stored_only: bool) -> Iterator[Listed]:
-    """Every artifact below a prefix; holds one page in memory, and no connection between pages.
+def all_artifacts(prefix: str, readable: Reach, *, stored_only: bool) -> Iterator[Listed]:
+    """Every readable artifact below a prefix; holds one page in memory, and no connection between pages.
 
     What is there for the whole time is listed once; what comes or goes meanwhile may or may not be.
     """
     after = ""
-    while page := artifact_page(prefix, after=after, stored_only=stored_only):
+    while page := artifact_page(prefix, readable, after=after, stored_only=stored_only):
         connection.close()
         yield from page
         after = page[-1].artifact.uri
     connection.close()
 
 
-def entries(namespace: Namespace | None, *, after: str = "") -> Iterator[Entry]:
-    """The names directly below a namespace, of stored artifacts; a deeper namespace is passed over in one step.
+def entries(namespace: Namespace | None, readable: Reach, *, after: str = "") -> Iterator[Entry]:
+    """The names directly below a namespace, of stored and readable artifacts; a deeper namespace is passed over in one step.
 
     `after` is the `uri` of the last entry seen.
     """
     prefix = namespace.value if namespace is not None else ""
     after = _beyond(after)
-    while page := artifact_page(prefix, after=after, stored_only=True):
+    while page := artifact_page(prefix, readable, after=after, stored_only=True):
         connection.close()
         for listed in page:
             if listed.artifact.uri > after:
@@ -129,4 +126,4 @@ def _entry(prefix: str, artifact: ArtifactRow) -> Entry:
 
 def _beyond(uri: str) -> str:
     """The cursor after an entry: an artifact's own uri, or the end of everything in a namespace."""
-    return f"{uri}{_END}" if uri.endswith("/") else uri
+    return f"{uri}{END}" if uri.endswith("/") else uri

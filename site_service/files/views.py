@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from django.conf import settings
@@ -13,8 +14,8 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
 from datamodel import auth, representation
+from datamodel.doors import decides
 from datamodel.errors import (
-    ArtifactNotFoundError,
     InvalidRequestError,
     InventoryError,
     NotPermittedError,
@@ -23,7 +24,7 @@ from datamodel.errors import (
     StoredObjectMissingError,
 )
 from datamodel.operations import Recorded, Superseded
-from datamodel.permissions import Caller, grant_for, require
+from datamodel.permissions import Caller, Grant, grant_for, may, may_create, missing, require
 from datamodel.preauth import SigningKey
 from datamodel.rules import ArtifactRow, Located
 from datamodel.uris import ArtifactUri
@@ -45,6 +46,7 @@ _LISTING_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 @csrf_exempt
+@decides(Grant.READ, Grant.WRITE, Grant.DELETE)
 def files(request: HttpRequest) -> HttpResponseBase:
     """Everything below `/files/`."""
     path = parse_path(request.path_info.removeprefix(f"/{settings.INVENTORY_BASE_PATH}files/"))
@@ -93,7 +95,7 @@ def _readable(uri: ArtifactUri) -> tuple[ArtifactRow, Located]:
     if not state.allow_read:
         raise NotPermittedError("this site serves no reads now; try another one")
     if state.stored is None:
-        raise ArtifactNotFoundError(f"no artifact {uri} is stored here")
+        raise missing(uri)
     return state.stored
 
 
@@ -158,6 +160,8 @@ def _put(request: HttpRequest, path: FilePath) -> HttpResponseBase:
         _refuse_override(path)
         put = headers.parse_put(request)
         caller = _authorize(request, path, put.transaction.transaction_id)
+        if not may(caller, Grant.WRITE, path.uri):
+            put = replace(put, preconditions=replace(put.preconditions, if_none_match=("*",)))
         key = receipts.wanted_key(request)
         return _put_content(path, caller, put, body, key)
     except InventoryError:
@@ -280,12 +284,13 @@ def _authorize(request: HttpRequest, path: FilePath, transaction_id: str | None 
         begun_at = _begun_with(path.token, transaction_id)
         caller = auth.authenticate_url(path.token, path.uri, http_method=method, begun_at=begun_at)
     else:
-        caller = auth.authenticate(request)
+        caller = auth.caller_of(request)
         if caller.method == "session" and method not in _SAFE:
             # A browser sends its cookie whoever made the page: a session may look, a token may write.
             raise NotPermittedError("a browser session may only read files; send a bearer token or a signed URL")
-    request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
-    require(caller, grant_for(method))
+    auth.note_caller(request, caller)
+    if not (method == "PUT" and may_create(caller, path.uri)):
+        require(caller, grant_for(method), path.uri)
     return caller
 
 

@@ -59,7 +59,7 @@ class UndeletableAdmin(RetiredArtifactAdmin):
         return f"{queries.retention().keeps_until(retired.uri, retired.died_at):%Y-%m-%d %H:%M} UTC"
 
     def has_undelete_permission(self, request: HttpRequest) -> bool:
-        return bool(request.user.is_superuser)
+        return bool(request.user.has_perm("datamodel.change_retiredartifact"))
 
     @admin.action(
         description="Undelete the selected (where no other content has the uri now)", permissions=["undelete"]

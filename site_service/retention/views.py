@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from datamodel.errors import RouteNotFoundError
-from datamodel.permissions import Caller, Grant
+from datamodel.permissions import Caller, Grant, require
 from datamodel.positions import POSITION_HEADER, position_of
 from datamodel.uris import ArtifactUri, Namespace
 from harvest.tasks import send_task
@@ -39,6 +39,7 @@ class UndeleteView(APIView):
     """What was deleted or replaced here lives again."""
 
     grant = Grant.WRITE
+    is_filtered = True
 
     @extend_schema(operation_id="undelete", request=UndeleteSerializer, responses=UndeletionSerializer)
     def post(self, request: Request) -> Response:
@@ -46,7 +47,12 @@ class UndeleteView(APIView):
         asked = UndeleteSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         values = asked.validated_data
-        return _one(values) if "uri" in values else _page(values)
+        caller = cast("Caller", request.auth)
+        if "uri" in values:
+            require(caller, self.grant, ArtifactUri.parse(values["uri"]))
+            return _one(values)
+        require(caller, self.grant, Namespace.parse(values["namespace"]))
+        return _page(values)
 
 
 class RetireView(APIView):

@@ -11,9 +11,10 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
-from datamodel.auth import authenticate
+from datamodel.auth import caller_of
+from datamodel.doors import decides, filtered
 from datamodel.errors import InvalidRequestError, InvalidUriError
-from datamodel.permissions import Grant, require
+from datamodel.permissions import Grant, reach, require
 from datamodel.uris import ArtifactUri
 from datamodel.wire import time_text
 from site_service.scrub import actors, queries, scan
@@ -24,11 +25,12 @@ MAX_URIS = 10_000
 
 @csrf_exempt
 @require_http_methods(["GET", "HEAD", "POST"])
+@decides(Grant.READ, Grant.OPERATE)
 def scrub(request: HttpRequest) -> HttpResponse:
     """Every rule of the schedule with what was read and what is late; findings; damaged copies. POST: read these copies now."""
     if request.method == "POST":
         return _request_reading(request)
-    _authorize(request)
+    require(caller_of(request), Grant.READ)
     standings = [asdict(standing) for standing in queries.standings(queries.configured_schedule())]
     rules = [{_camel(name): value for name, value in standing.items()} for standing in standings]
     done = {result: {"files": files, "bytes": size} for result, (files, size) in queries.outcomes().items()}
@@ -37,14 +39,16 @@ def scrub(request: HttpRequest) -> HttpResponse:
 
 @csrf_exempt
 @require_http_methods(["POST"])
+@filtered(Grant.READ)
 def verified(request: HttpRequest) -> HttpResponse:
     """Of up to 10,000 URIs those whose copy is in service here: what it is, and when it was last known good."""
-    _authorize(request)
-    return _json({"copies": [_item(copy) for copy in queries.verified_copies(_asked(request.body))]})
+    readable = reach(caller_of(request), Grant.READ)
+    asked = [uri for uri in _asked(request.body) if uri in readable]
+    return _json({"copies": [_item(copy) for copy in queries.verified_copies(asked)]})
 
 
 def _request_reading(request: HttpRequest) -> HttpResponse:
-    _authorize(request, Grant.OPERATE)
+    require(caller_of(request), Grant.OPERATE)
     due = scan.request_reading(uris=_asked(request.body), schedule=queries.configured_schedule())
     return _json({"due": due, "sent": actors.ring()})
 
@@ -78,12 +82,6 @@ def _item(copy: VerifiedCopy) -> dict[str, object]:
         "contentLength": copy.content_length,
         "verifiedAt": copy.verified_at,
     }
-
-
-def _authorize(request: HttpRequest, grant: Grant = Grant.READ) -> None:
-    caller = authenticate(request)
-    request.caller_name = caller.name  # type: ignore[attr-defined]  # read by the log line
-    require(caller, grant)
 
 
 def _camel(name: str) -> str:

@@ -9,10 +9,11 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
+from datamodel.doors import guarded
 from datamodel.errors import InvalidRequestError
 from datamodel.permissions import Grant
 from datamodel.snapshots import queries
-from datamodel.snapshots.views import authorize, json_body
+from datamodel.snapshots.views import json_body
 from site_service.retention.undelete import Undeleted
 from site_service.snapshots.restore import restore_snapshot
 
@@ -22,9 +23,9 @@ _EXAMPLE = '{"preview": true, "after": "", "limit": 1000}'
 
 @csrf_exempt
 @require_http_methods(["POST"])
+@guarded(Grant.WRITE)
 def restore(request: HttpRequest, name: str) -> HttpResponse:
     """`POST /snapshots/{name}/restore`: the next page; a preview unless `preview` is false."""
-    authorize(request, Grant.WRITE)
     document = json_body(request, _EXAMPLE)
     is_preview, after, limit = document.get("preview", True), document.get("after", ""), document.get("limit", MAX_PAGE)
     if not isinstance(is_preview, bool) or not isinstance(after, str) or "\0" in after:

@@ -17,21 +17,25 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from pytest_django import Settings
 
-from datamodel import auth, keys, operations, remotes, sealing
+from datamodel import access, auth, keys, operations, remotes, sealing
 from datamodel.admin import CappedPaginator
 from datamodel.errors import NotAuthenticatedError
+from datamodel.grants import Role
 from datamodel.models import (
     ApiToken,
     Artifact,
     HarvestConflict,
     HarvestRejection,
     HarvestState,
+    NamespaceGrant,
     ObsoleteStorageLocation,
     RemoteInventory,
+    RoleAssignment,
     StorageSite,
     TrustedKey,
 )
-from datamodel.permissions import Grant
+from datamodel.permissions import Caller, Grant, known, reach
+from datamodel.tokens import token_callers
 from datamodel.uris import ArtifactUri
 from harvest import tasks
 from tests.factories import WHEN, new_content
@@ -69,9 +73,12 @@ def rows(site: StorageSite) -> None:
     keys.create_key_pair(now=NOW, active_from=NOW)
     TrustedKey.objects.create(remote=remote, name="k", public_key=b"\xff" * 32, fetched_at=NOW)
     auth.create_api_token(name=HOSTILE, grants=frozenset({Grant.READ}), now=NOW, token="api-secret")
+    access.save_grant(prefix="cadc:", allowed={Grant.READ: [f"user:{HOSTILE}"]}, note=HOSTILE)
+    access.assign_role(principal=f"user:{HOSTILE}", role=Role.AUDITOR, note=HOSTILE)
 
 
 def ours() -> Iterable[type[models.Model]]:
+    admin.autodiscover()
     return sorted((model for model in admin.site._registry if model._meta.app_label == "datamodel"), key=str)
 
 
@@ -161,7 +168,7 @@ def test_a_new_token_shows_its_secret_once_and_works(operator: Client) -> None:
     assert "no-store" in response["Cache-Control"]
     secret = response.context["secret"]
     assert secret in response.content.decode()
-    assert auth._token_callers.get(secret).grants == {Grant.READ, Grant.WRITE}
+    assert token_callers.get(secret).caller.grants == {Grant.READ, Grant.WRITE}
     token = ApiToken.objects.get()
     for address in (page(ApiToken, "changelist"), page(ApiToken, "change", token.pk)):
         assert secret not in operator.get(address).content.decode()
@@ -171,16 +178,16 @@ def test_a_name_cannot_be_taken_twice_and_a_past_expiry_means_nothing_opens(oper
     secret = auth.create_api_token(name="pipeline", grants=frozenset({Grant.READ}), now=NOW)
     response = operator.post(page(ApiToken, "add"), {"name": "pipeline", "grants": ["read"]})
     assert "name" in response.context["adminform"].form.errors
-    assert auth._token_callers.get(secret).name == "pipeline"
+    assert token_callers.get(secret).caller.name == "pipeline"
 
 
 def test_a_revoked_token_opens_nothing(operator: Client) -> None:
     secret = auth.create_api_token(name="pipeline", grants=frozenset({Grant.READ}), now=NOW)
-    assert auth._token_callers.get(secret).name == "pipeline"
+    assert token_callers.get(secret).caller.name == "pipeline"
     chosen = [str(ApiToken.objects.get().pk)]
     operator.post(page(ApiToken, "changelist"), {"action": "revoke", "_selected_action": chosen})
     with pytest.raises(NotAuthenticatedError):
-        auth._token_callers.get(secret)
+        token_callers.get(secret)
 
 
 def test_a_remote_keeps_its_token_unless_a_new_one_is_given(operator: Client) -> None:
@@ -283,3 +290,70 @@ def test_without_signing_in_nothing_is_shown(client: Client, site: StorageSite) 
         response = client.get(page(model, "changelist"))
         assert response.status_code == 302
         assert "/admin/login/" in response["Location"]
+
+
+# --- rights
+
+
+def test_a_token_is_limited_and_rotated_in_the_admin(operator: Client) -> None:
+    form = {"name": "p", "grants": ["read"], "prefixes": "cadc:A/\ncadc:B/", "methods": ["GET"]}
+    first = operator.post(page(ApiToken, "add"), form).context["secret"]
+    token = ApiToken.objects.get()
+    assert (token.prefixes, token.methods) == (["cadc:A/", "cadc:B/"], ["GET"])
+    chosen = {"action": "rotate", "_selected_action": [str(token.pk)]}
+    second = operator.post(page(ApiToken, "changelist"), chosen).context["secret"]
+    assert token_callers.get(first) == token_callers.get(second)
+    wrong = operator.post(page(ApiToken, "add"), {"name": "q", "prefixes": "cadc"})
+    assert "prefixes" in wrong.context["adminform"].form.errors
+
+
+def test_grants_are_set_changed_and_removed_in_the_admin(operator: Client) -> None:
+    form = {"prefix": "cadc:A/", "readers": "user:alice, group:astro", "writers": "", "replaces": "on"}
+    assert operator.post(page(NamespaceGrant, "add"), form).status_code == 302
+    grant = NamespaceGrant.objects.get()
+    assert (grant.readers, grant.replaces) == (["group:astro", "user:alice"], True)
+    alice = Caller("alice", "session", frozenset(), principals=known(["user:alice"]))
+    assert reach(alice, Grant.READ).ranges == (("cadc:A/", "cadc:A0"),)
+    change = page(NamespaceGrant, "change", grant.pk)
+    assert operator.post(change, {"readers": "user:bob"}).status_code == 302
+    assert not reach(alice, Grant.READ)
+    operator.post(page(NamespaceGrant, "delete", grant.pk), {"post": "yes"})
+    assert not NamespaceGrant.objects.exists()
+    for wrong in ({"prefix": "cadc"}, {"prefix": "cadc:", "writers": "alice"}):
+        assert operator.post(page(NamespaceGrant, "add"), wrong).context["adminform"].form.errors
+
+
+def staff(name: str, role: Role | None) -> Client:
+    user = get_user_model().objects.create_user(name, is_staff=True)
+    if role is not None:
+        access.assign_role(principal=f"user:{name}", role=role)
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def test_an_auditor_sees_everything_in_the_admin_and_changes_nothing(operator: Client, rows: None) -> None:
+    auditor, nobody = staff("a", Role.AUDITOR), staff("n", None)
+    for model in ours():
+        assert auditor.get(page(model, "changelist")).status_code == 200, model
+        assert auditor.get(page(model, "add")).status_code == 403, model
+        assert nobody.get(page(model, "changelist")).status_code == 403, model
+    remote = RemoteInventory.objects.get()
+    change = page(RemoteInventory, "change", remote.pk)
+    assert auditor.get(change).status_code == 200
+    assert auditor.post(change, {"role": "global", "url": "https://evil.example"}).status_code == 403
+    token = ApiToken.objects.get()
+    auditor.post(page(ApiToken, "changelist"), {"action": "revoke", "_selected_action": [str(token.pk)]})
+    token.refresh_from_db()
+    assert token.revoked_at is None
+
+
+def test_a_site_operator_changes_the_site_but_nobodys_rights(operator: Client, rows: None) -> None:
+    client = staff("s", Role.SITE_OPERATOR)
+    remote = RemoteInventory.objects.get()
+    change = page(RemoteInventory, "change", remote.pk)
+    assert client.post(change, {"role": "global", "url": "https://new.example"}).status_code == 302
+    for model in (ApiToken, NamespaceGrant, RoleAssignment):
+        assert client.get(page(model, "changelist")).status_code == 200
+        assert client.get(page(model, "add")).status_code == 403
+    assert client.get(reverse("admin:auth_user_add")).status_code == 403

@@ -19,11 +19,13 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
-from datamodel import auth, embedded, sealing
+from datamodel import embedded, sealing
 from datamodel.embedded import EmbeddedServers
+from datamodel.errors import NotAuthenticatedError
 from datamodel.identity import switch_site
 from datamodel.models import ApiToken, InventoryIdentity, PreauthKeyPair, RemoteInventory, StorageSite
 from datamodel.permissions import ALL_GRANTS, Grant
+from datamodel.tokens import token_callers
 
 PROJECT = Path(__file__).parents[2]
 
@@ -34,35 +36,57 @@ def run(name: str, *argv: str) -> str:
     return out.getvalue().strip()
 
 
-# --- create_token
+# --- token
 
 
 def test_a_token_is_printed_once_and_works(inventory: InventoryIdentity) -> None:
-    secret = run("create_token", "pipeline", "--grant", "read", "--grant", "write", "--days", "2")
-    assert auth._token_callers.get(secret).grants == {Grant.READ, Grant.WRITE}
+    secret = run("token", "create", "pipeline", "--grant", "read", "--grant", "write", "--days", "2")
+    assert token_callers.get(secret).caller.grants == {Grant.READ, Grant.WRITE}
     token = ApiToken.objects.get()
     assert token.expires_at is not None
     assert (token.expires_at - token.created_at).days == 2
 
 
 def test_all_means_every_grant(inventory: InventoryIdentity) -> None:
-    assert auth._token_callers.get(run("create_token", "root", "--grant", "all")).grants == ALL_GRANTS
+    assert token_callers.get(run("token", "create", "root", "--grant", "all")).caller.grants == ALL_GRANTS
 
 
 def test_a_token_is_replaced_only_when_asked(inventory: InventoryIdentity) -> None:
-    first = run("create_token", "a", "--grant", "read")
+    first = run("token", "create", "a", "--grant", "read")
     with pytest.raises(CommandError, match="--replace"):
-        run("create_token", "a", "--grant", "write")
-    second = run("create_token", "a", "--grant", "write", "--replace")
+        run("token", "create", "a", "--grant", "write")
+    second = run("token", "create", "a", "--grant", "write", "--replace")
     assert first != second
     assert ApiToken.objects.get().grants == ["write"]
 
 
-@pytest.mark.parametrize("argv", [["a"], ["a", "--grant", "root"], ["a", "--grant", "read", "--days", "0"]])
-def test_a_token_needs_grants_that_exist_and_time(inventory: InventoryIdentity, argv: list[str]) -> None:
+BAD_TOKENS = [["a", "--grant", "root"], ["a", "--days", "0"], ["a", "--prefix", "cadc"], ["a", "--method", "BREW"]]
+
+
+@pytest.mark.parametrize("argv", BAD_TOKENS)
+def test_a_token_needs_grants_that_exist_limits_and_time(inventory: InventoryIdentity, argv: list[str]) -> None:
     with pytest.raises(CommandError):
-        run("create_token", *argv)
+        run("token", "create", *argv)
     assert not ApiToken.objects.exists()
+
+
+def test_a_token_with_limits_is_listed_rotated_and_revoked(inventory: InventoryIdentity) -> None:
+    first = run("token", "create", "a", "--grant", "read", "--prefix", "cadc:A/", "--method", "get")
+    token = ApiToken.objects.get()
+    assert (token.prefixes, token.methods) == (["cadc:A/"], ["GET"])
+    assert run("token", "list") == "a: read; below cadc:A/; by GET; never used"
+    second = run("token", "rotate", "a", "--overlap-hours", "1")
+    assert token_callers.get(first) == token_callers.get(second)
+    assert "its secret before is good until" in run("token", "list")
+    with pytest.raises(CommandError, match="no token named b"):
+        run("token", "revoke", "a", "b")
+    assert run("token", "revoke", "a") == "1 revoked"
+    assert "REVOKED" in run("token", "list")
+    for secret in (first, second):
+        with pytest.raises(NotAuthenticatedError):
+            token_callers.get(secret)
+    with pytest.raises(CommandError, match="revoked"):
+        run("token", "rotate", "a")
 
 
 # --- add_remote
@@ -122,7 +146,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> pytest.M
 def test_provisioning_makes_everything_and_a_repeat_changes_nothing() -> None:
     run("provision")
     site, user = StorageSite.objects.get(), get_user_model().objects.get()
-    assert auth._token_callers.get("operator-secret").grants == ALL_GRANTS
+    assert token_callers.get("operator-secret").caller.grants == ALL_GRANTS
     assert user.check_password("first-password")
     user.set_password("changed by its owner")
     user.save()

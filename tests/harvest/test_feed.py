@@ -18,12 +18,13 @@ from django.db import connection
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from datamodel import auth, operations
+from datamodel import access, auth, operations
 from datamodel.identity import restamp_feed
 from datamodel.models import Artifact, HarvestConflict, InventoryIdentity, SiteLocation, StorageSite
 from datamodel.permissions import Grant
 from datamodel.positions import Cursor, read_identity
 from datamodel.rows import insert_artifact, insert_tombstone
+from datamodel.tokens import TokenLimits
 from datamodel.uris import ArtifactUri
 from harvest import feed
 from tests.factories import artifact_row, new_content
@@ -315,3 +316,47 @@ def test_more_long_polls_than_allowed_are_answered_at_once(reader: Reader, setti
     begun = time.monotonic()
     assert json.loads(reader.get("news", wait=20)[1])["news"] is False
     assert time.monotonic() - begun < 5
+
+
+# --- a peer that may harvest a part
+
+
+def limited_reader(*prefixes: str) -> Reader:
+    limits = TokenLimits.parse(prefixes, [])
+    return Reader(
+        auth.create_api_token(name="part", grants=frozenset({Grant.HARVEST}), now=datetime.now(UTC), limits=limits)
+    )
+
+
+def test_a_limited_peer_gets_its_prefixes_and_is_told_that_the_rest_was_left_out(reader: Reader) -> None:
+    for uri in ("cadc:A/x", "cadc:B/x", "cadc:C/x", "other:x"):
+        operations.record_stored(uri=ArtifactUri.parse(uri), content=new_content())
+    operations.delete_artifact(uri=ArtifactUri.parse("cadc:B/x"))
+    operations.delete_artifact(uri=ArtifactUri.parse("cadc:C/x"))
+    limited = limited_reader("cadc:A/", "cadc:C/")
+    for stream, expected in (("artifacts", ["cadc:A/x"]), ("deleted-artifacts", ["cadc:C/x"])):
+        status, body = limited.get(stream)[:2]
+        assert status == 200
+        *rows, end = body.decode().splitlines()[1:]
+        assert [row.split("\t")[2] for row in rows] == expected
+        assert end.split("\t")[5:] == ["limited"]
+        assert "B/x" not in body.decode()
+        assert "limited" not in reader.get(stream)[1].decode()
+    last = json.loads(limited.get("artifacts", format="ndjson")[1].splitlines()[-1])
+    assert last["end"]["limited"] is True
+
+
+def test_what_a_limited_peer_asks_for_widens_nothing(reader: Reader) -> None:
+    operations.record_stored(uri=ArtifactUri.parse("cadc:B/x"), content=new_content())
+    limited = limited_reader("cadc:A/")
+    assert b"B/x" not in limited.get("artifacts", namespace="cadc:")[1]
+    for door in ("tree", "listing", "rows"):
+        assert limited.get(door)[0] == 403
+
+
+def test_a_peer_granted_a_namespace_harvests_it(reader: Reader) -> None:
+    token = auth.create_api_token(name="other", grants=frozenset(), now=datetime.now(UTC))
+    assert Reader(token).get("artifacts")[0] == 403
+    access.save_grant(prefix="cadc:A/", allowed={Grant.HARVEST: ["token:other"]})
+    operations.record_stored(uri=ArtifactUri.parse("cadc:A/x"), content=new_content())
+    assert b"A/x" in Reader(token).get("artifacts")[1]

@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 import pytest
 from django.test import Client
 
+from datamodel.reach import EVERYWHERE
 from site_service.files import queries
 from site_service.files.listing import checksum_line
 from tests.factories import artifact_row, insert_artifact_row, new_content
@@ -102,7 +103,7 @@ def test_names_directly_below_a_namespace(files: Client, namespace: str, names: 
 
 def test_deep_namespaces_are_passed_over_whatever_the_page(files: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queries, "PAGE_ROWS", 1)
-    assert [entry.name for entry in queries.entries(None)] == ["cadc:OTHER/", "cadc:TEST/", "cadc:top"]
+    assert [entry.name for entry in queries.entries(None, EVERYWHERE)] == ["cadc:OTHER/", "cadc:TEST/", "cadc:top"]
 
 
 def test_text_is_what_sha256sum_checks(files: Client, tmp_path: Path) -> None:

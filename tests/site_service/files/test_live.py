@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -23,6 +24,7 @@ from datamodel.models import (
     StorageLocation,
     StorageLocationEvent,
 )
+from datamodel.rows import database_now
 from site_service.storage.filesystem import FilesystemStore
 from tests.site_service.conftest import TOKEN
 from tests.site_service.server import SiteProcess, free_port
@@ -378,17 +380,23 @@ def test_sigterm_lets_a_running_put_finish(own_site: SiteProcess) -> None:
 def test_sigterm_is_not_kept_waiting_by_a_wait_for_news(own_site: SiteProcess) -> None:
     after = json.loads(own_site.request("GET", "/harvest/news", headers=AUTH).body)["settled"] + 1
     with own_site.connect() as waiting:
+        begun = database_now()
         waiting.sendall(HEAD.replace(f"PUT {PATH}", f"GET /harvest/news?wait=30&after={after}").encode() + b"\r\n")
-        wait_for(listens_for_news)
+        wait_for(lambda: has_asked_since(begun))
         assert own_site.process is not None
         own_site.process.terminate()
         assert answer_status(waiting) == 200
         own_site.process.wait(15)
 
 
-def listens_for_news() -> bool:
+def has_asked_since(begun: datetime) -> bool:
+    """Whether somebody else has asked the tables for news."""
     with django_connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN inventory_news'")
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE query_start > %s AND pid <> pg_backend_pid() "
+            "AND application_name <> 'inventory-news' AND query <> ''",
+            [begun],
+        )
         return bool(cursor.fetchone()[0])
 
 
