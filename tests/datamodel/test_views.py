@@ -275,6 +275,7 @@ def test_an_unknown_address_is_a_problem_for_programs_and_a_page_for_browsers(cl
     assert (page.status_code, page["Content-Type"]) == (404, "text/html; charset=utf-8")
 
 
+@pytest.mark.django_db
 def test_an_unforeseen_failure_tells_an_id_and_nothing_else(client: Client) -> None:
     response = client.get("/broken", headers={"X-Request-ID": "abc-1"})
     assert response.status_code == 500
@@ -283,6 +284,7 @@ def test_an_unforeseen_failure_tells_an_id_and_nothing_else(client: Client) -> N
     assert b"secret reason" not in response.content
 
 
+@pytest.mark.django_db
 def test_a_lost_database_is_a_problem_to_be_tried_again(client: Client) -> None:
     response = client.get("/lost")
     assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
@@ -308,6 +310,7 @@ def test_answers_have_a_length_and_a_sandbox_and_head_has_no_body(client: Client
     assert "sandbox" in got["Content-Security-Policy"]
 
 
+@pytest.mark.django_db
 def test_probes_are_not_logged_but_a_file_of_that_name_is(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="inventory.http")
     client.get("/livez")

@@ -145,9 +145,9 @@ def test_a_deletion_retires_the_bytes(peer: FakeInventory) -> None:
 
 def test_content_put_again_after_the_deletion_keeps_its_bytes_under_a_new_id(peer: FakeInventory) -> None:
     first = put().artifact
-    located = StorageLocation.objects.get()
     deleted_at = Artifact.objects.get().content_last_modified
     put()
+    located = StorageLocation.objects.get()
     Artifact.objects.update(reaffirmed_at=deleted_at + timedelta(seconds=2))
     peer.add_tombstone(first, deleted_at + timedelta(seconds=1))
     harvest()

@@ -395,10 +395,22 @@ def _url_of(url: str, database: str) -> str:
 
 
 def _create_databases(admin: str, template: str, names: Iterable[str]) -> None:
+    """Only what nobody is connected to can be copied: pools and listeners of this process come back by themselves."""
+    allowing = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
     with psycopg.connect(_url_of(admin, "postgres"), autocommit=True) as connection:
-        for name in names:
-            statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
-            connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+        is_ours = template != "template0"
+        try:
+            if is_ours:
+                connection.execute(allowing.format(sql.Identifier(template), sql.SQL("false")))
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", [template]
+                )
+            for name in names:
+                statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
+                connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+        finally:
+            if is_ours:
+                connection.execute(allowing.format(sql.Identifier(template), sql.SQL("true")))
 
 
 def _drop_databases(admin: str, names: Iterable[str]) -> None:

@@ -124,9 +124,9 @@ def test_what_peers_say_was_deleted_stays_deleted(place: Site) -> None:
 
 
 def test_a_second_copy_of_what_was_deleted_later_is_no_new_artifact_but_asked_about(place: Site) -> None:
-    """Content put twice, then deleted: the id beside the second bytes was never anybody's."""
+    """Content put twice, then deleted, and the service died before the second bytes knew whose they are."""
     row, _ = place.put()
-    _, second = place.put()
+    second = place.write()
     lose_everything()
     insert_tombstone(row.id, row.uri, deleted_at=database_now())
     place.run(RECOVER)
@@ -134,6 +134,32 @@ def test_a_second_copy_of_what_was_deleted_later_is_no_new_artifact_but_asked_ab
     place.apply()
     assert not Artifact.objects.exists()
     assert QuarantinedObject.objects.get().storage_id == second.storage_id
+
+
+def test_of_two_copies_of_what_was_put_twice_one_comes_back_and_none_is_lost(place: Site) -> None:
+    row, first = place.put()
+    _, second = place.put()
+    lose_everything()
+    place.run(RECOVER)
+    place.apply()
+    assert Artifact.objects.get().id == row.id
+    there = {first.storage_id, second.storage_id}
+    assert StorageLocation.objects.get().storage_id in there
+    assert {one.storage_id for one in place.store.iterate()} == there
+
+
+def test_both_copies_of_what_was_put_twice_and_then_deleted_stay_out_of_service_and_are_kept(place: Site) -> None:
+    row, first = place.put()
+    _, second = place.put()
+    lose_everything()
+    insert_tombstone(row.id, row.uri, deleted_at=database_now())
+    place.run(RECOVER)
+    place.apply()
+    place.run(RECOVER)
+    place.apply()
+    assert not Artifact.objects.exists()
+    assert RetiredArtifact.objects.get().id == row.id
+    assert {one.storage_id for one in place.store.iterate()} == {first.storage_id, second.storage_id}
 
 
 def test_what_was_put_after_a_deletion_comes_back(place: Site) -> None:
