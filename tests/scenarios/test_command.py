@@ -86,10 +86,10 @@ def test_a_second_demo_on_a_directory_is_refused(demo: Demo) -> None:
 
 
 def test_a_busy_port_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    port = free_ports() + 1
     with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", port))
         other.listen()
-        port = other.getsockname()[1]
         result = run(tmp_path / "state", "--port", str(port - 1), "--no-ingest", "--exit", seconds=30)
     assert result.returncode == 1
     assert f"port {port} (for alpha) is in use: choose others with --port" in result.stderr

@@ -19,7 +19,7 @@ from harvest.demo.federation import KEPT, PROJECT, Federation, Inventory, enviro
 from harvest.demo.peer import Peer
 from tests.scenarios.federation import File, eventually, free_ports, listing, put, read, shows
 
-pytestmark = [pytest.mark.xdist_group("federation"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("federation"), pytest.mark.timeout(600)]
 
 NEVER = threading.Event()
 
