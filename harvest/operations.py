@@ -94,9 +94,11 @@ def release_remote(lease: Lease, *, error: str = "") -> None:
 def record_contact(lease: Lease, *, inventory_id: uuid.UUID, is_settled: bool) -> None:
     """The remote answered; when it has nothing new, every cursor is as of now.
 
-    Raises `RemoteProtocolError` when a site has become another one: its rows would be taken for those of the first.
+    Raises `RemoteProtocolError` when a site or a paired inventory has become another one: its rows would be taken for those of
+    the first.
     """
-    same = Q(inventory_id__isnull=True) | Q(inventory_id=inventory_id) | Q(role=RemoteInventory.Role.GLOBAL)
+    may_change = Q(role=RemoteInventory.Role.GLOBAL, paired_at__isnull=True)
+    same = Q(inventory_id__isnull=True) | Q(inventory_id=inventory_id) | may_change
     with transaction.atomic():
         remote = RemoteInventory.objects.filter(same, id=lease.remote_id)
         if not remote.update(inventory_id=inventory_id, last_contact_at=Now()):
@@ -366,6 +368,10 @@ def _apply_site(lease: Lease) -> int:
         raise RemoteProtocolError(f"{lease.name} says that it is {len(rows)} sites")
     site_id, resource_id, name, allow_read, allow_write = rows[0]
     remote = RemoteInventory.objects.get(id=lease.remote_id)
+    if remote.paired_at is not None and site_id != remote.inventory_id:
+        raise RemoteProtocolError(
+            f"{lease.name} is the inventory {remote.inventory_id} and says that it is site {site_id}"
+        )
     if remote.site_id not in {None, site_id}:
         raise RemoteProtocolError(f"{lease.name} was site {remote.site_id} and says now that it is {site_id}")
     if other := RemoteInventory.objects.filter(site_id=site_id).exclude(id=remote.id).first():

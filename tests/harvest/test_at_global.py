@@ -28,6 +28,7 @@ from datamodel.models import (
 from datamodel.queries import artifact_by_id
 from datamodel.remotes import save_remote
 from datamodel.rules import ArtifactRow
+from datamodel.service_tokens import Credential
 from harvest import client, exchange, operations
 from harvest.client import Remote
 from harvest.exchange import Harvested
@@ -571,7 +572,7 @@ def test_a_turn_ends_in_time_and_the_next_goes_on(peer: FakeInventory, settings:
 
 
 def fetch(peer: FakeInventory, limit: int = 100) -> Page:
-    return client.fetch_page(Remote("peer", peer.url, TOKEN), PageQuery(ARTIFACTS, None, limit))
+    return client.fetch_page(Remote("peer", peer.url, Credential(token=TOKEN)), PageQuery(ARTIFACTS, None, limit))
 
 
 @pytest.fixture
