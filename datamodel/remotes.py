@@ -35,7 +35,7 @@ def save_remote(*, name: str, role: str, url: str, token: str | None, enabled: b
     with transaction.atomic():
         known = RemoteInventory.objects.select_for_update().filter(name=name).first()
         if known is not None:
-            _refuse_against_pairing(known, role=role, enabled=enabled)
+            refuse_against_pairing(known, role=role, enabled=enabled)
         if known is not None and known.url != address and known.paired_at is None:
             values |= {"inventory_id": None, "site": None}
             rewind(states=HarvestState.objects.filter(remote=known, name=_SITES_STREAM))
@@ -43,7 +43,8 @@ def save_remote(*, name: str, role: str, url: str, token: str | None, enabled: b
     return remote
 
 
-def _refuse_against_pairing(known: RemoteInventory, *, role: str, enabled: bool | None) -> None:
+def refuse_against_pairing(known: RemoteInventory, *, role: str, enabled: bool | None) -> None:
+    """Raises `StateConflictError` for a change that only a pairing, or its end, may make."""
     if known.paired_at is not None and role != known.role:
         raise StateConflictError(f"{known.name} was paired as a {known.role}: revoke it before it becomes a {role}")
     if known.revoked_at is not None and enabled:

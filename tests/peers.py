@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from django.test import Client
 
 from datamodel import keys, service_tokens
-from datamodel.models import InventoryIdentity, RemoteInventory
+from datamodel.models import InventoryIdentity, PreauthKeyPair, RemoteInventory
 from datamodel.preauth import SigningKey
 from datamodel.statements import BETWEEN_INVENTORIES, signed_statement
 
@@ -40,12 +40,15 @@ class Paired:
 
 
 def pair(remote: RemoteInventory) -> Paired:
-    """As if it had been paired by a code."""
+    """As if it had been paired by a code; we have keys then, too."""
+    now = datetime.now(UTC)
+    if not PreauthKeyPair.objects.exists():
+        keys.create_key_pair(now=now, active_from=now)
     key = SigningKey.generate(uuid.uuid4().hex[:8])
     remote.inventory_id = remote.inventory_id or uuid.uuid4()
-    remote.paired_at, remote.token = datetime.now(UTC), b""
+    remote.paired_at, remote.token = now, b""
     remote.save()
-    keys.replace_trusted_keys(remote=remote, keys={key.key_id: key.public_bytes}, now=datetime.now(UTC))
+    keys.replace_trusted_keys(remote=remote, keys={key.key_id: key.public_bytes}, now=now)
     return Paired(remote, key)
 
 

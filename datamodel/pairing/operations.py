@@ -167,6 +167,11 @@ def introduce() -> Introduction:
     )
 
 
+def other_role() -> str:
+    """Of those whom we can be paired with."""
+    return "site" if settings.INVENTORY_ROLE == "global" else "global"
+
+
 def check_role(role: str) -> None:
     """Raises `InvalidRequestError` for one that we cannot be paired with."""
     if not rules.may_pair(settings.INVENTORY_ROLE, role):

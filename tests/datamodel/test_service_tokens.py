@@ -217,6 +217,7 @@ def test_a_paired_remote_is_called_with_a_token_for_it_alone(peer: Paired) -> No
 def test_the_mark_of_a_feed_reader_is_the_paired_inventory_s_own(peer: Paired) -> None:
     readers.recent.clear()
     own = peer.remote.inventory_id
+    assert own is not None
     FeedReader.objects.create(caller="its old token", inventory_id=own, epoch="e", txid=1, asked_at=database_now())
     assert peer.client().get("/harvest/news?after=5").status_code == 200
     assert list(FeedReader.objects.values_list("caller", "inventory_id", "txid")) == [("inventory:omega", own, 4)]

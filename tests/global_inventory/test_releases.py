@@ -366,7 +366,7 @@ def test_nobody_but_the_site_itself_and_who_may_do_everything_speaks_for_it(
     confirm(beta, row)
     secret = auth.create_api_token(name="plain", grants=frozenset({Grant.HARVEST, Grant.READ}), now=datetime.now(UTC))
     plain = Client(headers={"authorization": f"Bearer {secret}"})
-    kept = {"id": str(row.id), "release": str(release)}
+    kept: dict[str, object] = {"id": str(row.id), "release": str(release)}
     for caller in (plain, other_caller):
         ask(caller, pair[0], entry(row, release), status=403)
         ask(caller, pair[0], kept, path="/releases/returned", status=403)

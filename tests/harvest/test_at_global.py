@@ -34,6 +34,7 @@ from harvest.client import Remote
 from harvest.exchange import Harvested
 from harvest.pages import Page, PageQuery
 from harvest.streams import ARTIFACTS
+from tests import peers
 from tests.factories import WHEN, artifact_row
 from tests.fakes.feed import TOKEN, FakeInventory, event_fields, serve, stamp
 from tests.harvest.crashes import crash_everywhere, everything
@@ -465,6 +466,16 @@ def test_two_remotes_cannot_be_one_site(peer: FakeInventory) -> None:
         with pytest.raises(RemoteProtocolError, match="which is peer"):
             exchange.harvest("twin")
     assert not Artifact.objects.exists()
+
+
+def test_a_paired_inventory_describes_no_other_site(peer: FakeInventory) -> None:
+    RemoteInventory.objects.update(inventory_id=peer.inventory_id)
+    peers.pair(RemoteInventory.objects.get())
+    peer.rows["sites"].clear()
+    peer.add_site(identity=uuid.uuid4())
+    with pytest.raises(RemoteProtocolError, match="and says that it is site"):
+        exchange.harvest("peer")
+    assert not StorageSite.objects.exists()
 
 
 def test_a_site_that_does_not_say_who_it_is_gives_no_copies(peer: FakeInventory) -> None:

@@ -6,7 +6,6 @@ import argparse
 from datetime import timedelta
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from datamodel.errors import InventoryError
@@ -39,7 +38,7 @@ class Command(BaseCommand):
             raise CommandError(error.detail) from error
 
     def _invite(self, options: dict[str, Any]) -> None:
-        role = options["role"] or ("site" if settings.INVENTORY_ROLE == "global" else "global")
+        role = options["role"] or operations.other_role()
         invited = operations.invite(name=options["name"], role=role, lifetime=timedelta(hours=options["lifetime"]))
         self.stdout.write(invited.code)
         self.stderr.write(f"good until {invited.expires_at:%Y-%m-%d %H:%M} UTC, once")
