@@ -134,8 +134,12 @@ def load_trust() -> Trust:
             known = peers.get(remote.inventory_id)
             keys = {**(known.keys if known is not None else {}), row.name: raw}
             peers[remote.inventory_id] = Peer(remote.name, RemoteInventory.Role(remote.role), remote.inventory_id, keys)
-    own_id = InventoryIdentity.objects.values_list("inventory_id", flat=True).first()
-    return Trust(own_id, url_keys, peers)
+    return Trust(own_id(), url_keys, peers)
+
+
+def own_id() -> uuid.UUID | None:
+    """The id of this inventory; None before `manage.py provision` has run."""
+    return InventoryIdentity.objects.values_list("inventory_id", flat=True).first()
 
 
 class TrustCache:

@@ -125,7 +125,7 @@ def _sign(peer_id: uuid.UUID) -> str:
     """Leaves the database connection as it was: who is about to wait for a remote holds none."""
     was_open = connection.connection is not None
     try:
-        own_id, key = keys.trust_cache.own_id(), keys.signing_key_cache.get()
+        own_id, key = keys.own_id(), keys.signing_key_cache.get()
     finally:
         if not was_open:
             connection.close()

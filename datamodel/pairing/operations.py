@@ -21,7 +21,7 @@ from datamodel import keys
 from datamodel.errors import InvalidRequestError, NotConfiguredError, NotPermittedError, StateConflictError
 from datamodel.keysets import thumbprint
 from datamodel.logs import unit_of_work
-from datamodel.models import FeedReader, InventoryIdentity, PairingInvitation, RemoteInventory, TrustedKey
+from datamodel.models import FeedReader, PairingInvitation, RemoteInventory, TrustedKey
 from datamodel.pairing import rules
 from datamodel.pairing.rules import Code, Introduction, MalformedError
 from datamodel.remotes import checked_url
@@ -157,7 +157,7 @@ def void_invitations(*, name: str, now: datetime) -> int:
 
 def introduce() -> Introduction:
     """What we say of ourselves. Raises `NotConfiguredError` before `manage.py provision` has run."""
-    own_id = InventoryIdentity.objects.values_list("inventory_id", flat=True).first()
+    own_id = keys.own_id()
     published = keys.published_keys(now=datetime.now(UTC))
     if own_id is None or not published:
         raise NotConfiguredError("this inventory has no identity or no keys yet: run manage.py provision")
