@@ -21,7 +21,7 @@ from datamodel.models import ApiToken, NamespaceGrant, RoleAssignment
 from datamodel.tokens import METHODS, TokenLimits
 
 _ROTATION_OVERLAP = timedelta(days=1)
-_WHO = "user:NAME, group:NAME, token:NAME, issuer:NAME, dn:DN, or * for anybody known; one per line"
+_WHO = "user:NAME, group:NAME, token:NAME, issuer:NAME, dn:DN, inventory:NAME, or * for anybody known; one per line"
 
 
 class LinesField(forms.CharField):
