@@ -61,6 +61,16 @@ def test_the_command_does_the_whole_job_twice_on_one_directory_and_every_check_h
         assert "everything has stopped" in result.stdout
 
 
+@pytest.mark.long
+def test_the_command_kills_cuts_and_flips_bits_and_the_federation_heals(tmp_path: Path) -> None:
+    files = files_in(tmp_path / "files")
+    result = run(
+        tmp_path / "state", "--exit", "--chaos", "--files", str(files), "--port", str(free_ports()), seconds=280
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"^all \d+ checks held$", result.stdout, re.MULTILINE), result.stdout
+
+
 def test_the_whole_job_is_done_twice_in_the_same_namespaces_and_every_check_holds(demo: Demo, tmp_path: Path) -> None:
     files, said = files_in(tmp_path / "files"), list[str]()
     kept = demo.namespace()
