@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from joserfc.jwk import OKPKey
 
 _PUBLIC_KEY_BYTES = 32
-_LONGEST_KEY_ID = 32
+_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,32}\Z")
 # Two during a rotation; what names more is no set of ours.
 _MOST_KEYS = 32
 
@@ -33,8 +34,8 @@ def parse_key_set(document: Any) -> dict[str, bytes]:
         raise ValueError("it is not a JSON key set") from None
     if any(len(key) != _PUBLIC_KEY_BYTES for key in found.values()):
         raise ValueError(f"an Ed25519 key is not {_PUBLIC_KEY_BYTES} bytes long")
-    if len(found) > _MOST_KEYS or any(len(key_id) > _LONGEST_KEY_ID for key_id in found):
-        raise ValueError("it has too many keys, or too long names of them")
+    if len(found) > _MOST_KEYS or not all(map(_KEY_ID.match, found)):
+        raise ValueError("it has too many keys, or names of keys that are none")
     return found
 
 

@@ -1,4 +1,5 @@
-"""Pairing, as each side does it: invite, redeem, keep what was answered; and revoke. Each function is one transaction.
+"""Pairing, as each side does it: invite, redeem, keep what was answered; and revoke. Each function is one transaction, and
+locks invitations before remotes.
 
 Between the two ends nothing is lost by a crash: the inviting side commits first, and the same acceptor may repeat with the same code
 until it expires, which changes nothing more; until then the other side does not know us yet, and refuses.
@@ -57,13 +58,13 @@ def invite(*, name: str, role: str, lifetime: timedelta = LIFETIME) -> Invited:
     us, key = introduce(), keys.signing_key(now=now)
     secret = secrets.token_bytes(rules.SECRET_BYTES)
     with unit_of_work(logger, "invite", remote=name) as work, transaction.atomic():
+        PairingInvitation.objects.filter(expires_at__lt=now - _KEPT).delete()
+        void_invitations(name=name, now=now)
         known = RemoteInventory.objects.select_for_update().filter(name=name).first()
         if known is not None and known.paired_at is not None:
             raise StateConflictError(f"{name} is paired already: revoke it before it is invited anew")
         if known is not None and known.role != role:
             raise StateConflictError(f"{name} is known here as a {known.role}")
-        PairingInvitation.objects.filter(expires_at__lt=now - _KEPT).delete()
-        void_invitations(name=name, now=now)
         row = PairingInvitation.objects.create(
             name=name,
             role=role,
@@ -95,7 +96,12 @@ def redeem(*, invitation_id: uuid.UUID, body: bytes, given_proof: str, introduct
             _record(row.name, introduction, us, now)
             row.accepted_by, row.accepted_at = introduction.inventory_id, row.accepted_at or now
             row.save(update_fields=["accepted_by", "accepted_at"])
-        work.note(remote=row.name, inventory=introduction.inventory_id)
+        work.note(
+            remote=row.name,
+            inventory=introduction.inventory_id,
+            url=introduction.url,
+            resource=introduction.resource_id,
+        )
     claims = us.as_json() | {"aud": str(invitation_id)}
     return signed_statement(keys.signing_key(now=now), claims, kind=ANSWER_KIND, algorithm=BETWEEN_INVENTORIES)
 
@@ -131,13 +137,14 @@ def revoke(*, name: str, reason: str) -> RemoteInventory:
     """
     if not reason.strip():
         raise InvalidRequestError("say why: the reason is kept in the log")
+    check_name(name)
     now = datetime.now(UTC)
     with unit_of_work(logger, "revoke_remote", remote=name, why=reason.strip()) as work, transaction.atomic():
+        void_invitations(name=name, now=now)
         remote = RemoteInventory.objects.select_for_update().filter(name=name).first()
         if remote is None:
             raise InvalidRequestError(f"there is no remote named {name}")
         TrustedKey.objects.filter(remote=remote).delete()
-        void_invitations(name=name, now=now)
         if remote.inventory_id is not None:
             FeedReader.objects.filter(inventory_id=remote.inventory_id, retired_at__isnull=True).update(
                 retired_at=Now()

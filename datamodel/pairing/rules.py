@@ -103,8 +103,8 @@ class Introduction:
         except ValueError as error:
             raise MalformedError(f"an introduction is not as it should be: {error}") from None
         _, role, name, url, resource_id = (text if isinstance(text, str) else "" for text in texts)
-        is_sound = role in ROLES and 0 < len(url) <= _LONGEST_URL and len(resource_id) <= _LONGEST_RESOURCE_ID and keys
-        if not is_sound:
+        is_short = 0 < len(url) <= _LONGEST_URL and len(resource_id) <= _LONGEST_RESOURCE_ID
+        if role not in ROLES or not is_short or not f"{url}{resource_id}".isprintable() or not keys:
             raise MalformedError("an introduction needs inventoryId, role (site or global), url and keys")
         return cls(inventory_id, role, name[:64], url, keys, resource_id)
 

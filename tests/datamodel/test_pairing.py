@@ -122,6 +122,40 @@ def test_what_is_no_code_is_refused(text: str) -> None:
         Code.parse(text)
 
 
+GOOD_KEY = {"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": "A" * 43}
+INTRODUCTION = {
+    "inventoryId": str(uuid.UUID(int=1)),
+    "role": "site",
+    "name": "a",
+    "url": "https://a",
+    "keys": [GOOD_KEY],
+}
+BAD_INTRODUCTIONS: list[dict[str, Any]] = [
+    {"inventoryId": "x"},
+    {"inventoryId": None},
+    {"role": "moon"},
+    {"url": ""},
+    {"url": "https://a\x00"},
+    {"url": "x" * 513},
+    {"resourceID": "ivo://a\n"},
+    {"keys": []},
+    {"keys": "x"},
+    {"keys": [7]},
+    {"keys": [{**GOOD_KEY, "kid": "k\x00"}]},
+    {"keys": [{**GOOD_KEY, "kid": "k" * 33}]},
+    {"keys": [{**GOOD_KEY, "x": "A" * 42}]},
+    {"keys": [{**GOOD_KEY, "x": "!"}]},
+    {"keys": [{**GOOD_KEY, "kid": f"k{number}"} for number in range(33)]},
+]
+
+
+@pytest.mark.parametrize("changes", BAD_INTRODUCTIONS)
+def test_what_is_no_introduction_is_refused(changes: dict[str, Any]) -> None:
+    assert Introduction.parse(INTRODUCTION).keys == {"k": b"\0" * 32}
+    with pytest.raises(MalformedError):
+        Introduction.parse(INTRODUCTION | changes)
+
+
 def test_only_the_other_role_is_invited_by_a_sound_name_for_a_while(as_global: InventoryIdentity) -> None:
     hour = timedelta(hours=1)
     for name, role, lifetime in (
@@ -416,6 +450,7 @@ BAD_BODIES: list[tuple[str, object, int]] = [
     ("/pairings", [], 400),
     ("/pairings/acceptances", {"name": "omega", "code": 7}, 400),
     ("/pairings/revocations", {"name": "nobody", "reason": "x"}, 400),
+    ("/pairings/revocations", {"name": "no\x00body", "reason": "x"}, 400),
     (f"/pairings/{uuid.UUID(int=1)}/redemption", {}, 400),
     (f"/pairings/{uuid.UUID(int=1)}/redemption", {"inventoryId": "x" * 70_000}, 413),
 ]
