@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 from django.contrib.auth import get_user_model
 
@@ -14,7 +15,17 @@ from datamodel.permissions import ANONYMOUS, known
 from datamodel.uris import ArtifactUri
 
 
-def explain(*, names: Sequence[str], grant: Grant, uri: ArtifactUri) -> dict[str, object]:
+class Explained(TypedDict):
+    """A verdict with its reasons."""
+
+    caller: list[str]
+    operation: str
+    uri: str
+    permitted: bool
+    because: list[str]
+
+
+def explain(*, names: Sequence[str], grant: Grant, uri: ArtifactUri) -> Explained:
     """The verdict and what led to it, from the tables as they are now. `names`: principals of one caller, or `anonymous`.
 
     A token brings its own rights and limits, a user of the admin its groups. Raises `InvalidRequestError`.
