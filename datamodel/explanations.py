@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypedDict
 
 from django.contrib.auth import get_user_model
 
 from datamodel import access, auth, tokens
 from datamodel.errors import InvalidRequestError
-from datamodel.grants import Grant, Identity, is_principal
+from datamodel.grants import NAMESPACE_GRANTS, AccessTable, Grant, Identity, is_principal
 from datamodel.models import ApiToken
 from datamodel.permissions import ANONYMOUS, known
-from datamodel.uris import ArtifactUri
+from datamodel.reach import Reach
+from datamodel.uris import ArtifactUri, prefix_upper_bound
+
+# Who may ask.
+ASKED_BY = (Grant.AUDIT, Grant.OPERATE)
+# So much of a reach is told.
+_TOLD = 50
 
 
 class Explained(TypedDict):
@@ -38,6 +45,41 @@ def explain(*, names: Sequence[str], grant: Grant, uri: ArtifactUri) -> Explaine
         "permitted": uri.value in table.reach(identity, grant),
         "because": table.explain(identity, grant, uri.value),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one right of somebody reaches, and from where it is."""
+
+    grant: Grant
+    reaches: list[str]
+    sources: list[str]
+
+
+def standings_of(token: ApiToken) -> list[Standing]:
+    """What a token may do at all, right by right; a token that is revoked may nothing."""
+    if token.revoked_at is not None:
+        return []
+    table, identity = access.load_table(), tokens.caller_of(token).caller.identity
+    return [Standing(grant, _places(table.reach(identity, grant)), _sources(table, identity, grant)) for grant in Grant]
+
+
+def _places(reach: Reach) -> list[str]:
+    if reach.is_everything:
+        return ["everything"]
+    places = [low if high == prefix_upper_bound(low) else f"{low} … {high}" for low, high in reach.ranges[:_TOLD]]
+    return places if len(reach.ranges) <= _TOLD else [*places, f"and {len(reach.ranges) - _TOLD} more"]
+
+
+def _sources(table: AccessTable, identity: Identity, grant: Grant) -> list[str]:
+    found = ["the token itself"] if grant in identity.grants else []
+    role = table.role_for(identity, grant)
+    found += [f"the role {role}"] if role is not None else []
+    if grant in NAMESPACE_GRANTS:
+        given = [(rule, rule.gives(grant, identity.principals)) for _, rule in sorted(table.rules.items())]
+        told = [f"the grant of {rule.prefix or 'everything'} to {name}" for rule, name in given if name is not None]
+        found += told if len(told) <= _TOLD else [*told[:_TOLD], f"and {len(told) - _TOLD} more"]
+    return found
 
 
 def _identity(names: Sequence[str]) -> Identity:

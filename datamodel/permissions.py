@@ -23,6 +23,7 @@ __all__ = [
     "grants_of",
     "known",
     "may",
+    "may_any",
     "may_create",
     "missing",
     "reach",
@@ -115,8 +116,13 @@ def require(caller: Caller, grant: Grant, within: ArtifactUri | Namespace | None
 def require_any(caller: Caller, grants: Iterable[Grant]) -> None:
     """At least one of the grants, for everything; an anonymous caller never passes. Raises as `require` does."""
     wanted = list(grants)
-    if caller.is_anonymous or not any(may(caller, grant) for grant in wanted):
+    if not may_any(caller, wanted):
         raise _refusal(caller, wanted, None)
+
+
+def may_any(caller: Caller, grants: Iterable[Grant]) -> bool:
+    """Whether the caller has one of the rights for everything; nobody unknown has."""
+    return not caller.is_anonymous and any(may(caller, grant) for grant in grants)
 
 
 def require_somewhere(caller: Caller, grant: Grant) -> None:

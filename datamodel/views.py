@@ -72,10 +72,10 @@ def prometheus(request: HttpRequest) -> HttpResponse:
 
 @never_cache
 @require_safe
-@decides(Grant.AUDIT, Grant.OPERATE)
+@decides(*explanations.ASKED_BY)
 def explain_permission(request: HttpRequest) -> HttpResponse:
     """Why a caller may or may not do something with a uri; for auditors and operators."""
-    require_any(caller_of(request), (Grant.AUDIT, Grant.OPERATE))
+    require_any(caller_of(request), explanations.ASKED_BY)
     operation = request.GET.get("operation", "read")
     if operation not in set(NAMESPACE_GRANTS):
         raise InvalidRequestError(f"operation must be one of {', '.join(NAMESPACE_GRANTS)}; it is {operation!r}")
