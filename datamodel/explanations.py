@@ -14,7 +14,7 @@ from datamodel.grants import NAMESPACE_GRANTS, AccessTable, Grant, Identity, is_
 from datamodel.models import ApiToken
 from datamodel.permissions import ANONYMOUS, known
 from datamodel.reach import Reach
-from datamodel.uris import ArtifactUri, prefix_upper_bound
+from datamodel.uris import ArtifactUri
 
 # Who may ask.
 ASKED_BY = (Grant.AUDIT, Grant.OPERATE)
@@ -64,11 +64,15 @@ def standings_of(token: ApiToken) -> list[Standing]:
     return [Standing(grant, _places(table.reach(identity, grant)), _sources(table, identity, grant)) for grant in Grant]
 
 
-def _places(reach: Reach) -> list[str]:
-    if reach.is_everything:
-        return ["everything"]
-    places = [low if high == prefix_upper_bound(low) else f"{low} … {high}" for low, high in reach.ranges[:_TOLD]]
-    return places if len(reach.ranges) <= _TOLD else [*places, f"and {len(reach.ranges) - _TOLD} more"]
+def _places(reach: Reach, prefixes: set[str]) -> list[str]:
+    """What is reached, in words of the prefixes at whose ends that changes: those that differ from what they lie in."""
+    is_in, told = {"": "" in reach}, ["everything"] if "" in reach else []
+    for prefix in sorted(prefixes - {""}):
+        around = next(found for found in sorted(is_in, key=len, reverse=True) if prefix.startswith(found))
+        is_in[prefix] = prefix in reach
+        if is_in[prefix] != is_in[around]:
+            told.append(prefix if is_in[prefix] else f"except {prefix}")
+    return told if len(told) <= _TOLD else [*told[:_TOLD], f"and {len(told) - _TOLD} more"]
 
 
 def _sources(table: AccessTable, identity: Identity, grant: Grant) -> list[str]:

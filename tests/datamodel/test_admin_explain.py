@@ -23,6 +23,7 @@ HOSTILE = "user:<script>alert(1)</script>"
 def auditor(client: Client, inventory: InventoryIdentity) -> Client:
     access.assign_role(principal="user:eve", role=Role.AUDITOR)
     access.save_grant(prefix="cadc:A/", allowed={Grant.READ: ["token:t"], Grant.WRITE: [HOSTILE]})
+    access.save_grant(prefix="cadc:A/P/", replaces=True)
     access.save_grant(prefix="cadc:B/", allowed={Grant.READ: ["token:other"]})
     client.force_login(get_user_model().objects.create_user("eve", is_staff=True))
     return client
@@ -65,7 +66,7 @@ def test_a_tokens_page_tells_what_it_may_do_and_from_where(auditor: Client) -> N
     page = auditor.get(reverse("admin:datamodel_apitoken_change", args=[token.pk])).content.decode()
     assert f'href="{PAGE}?caller=token%3At"' in page
     rows = {row.partition("</td>")[0]: row for row in page.split("<tr><td>")[1:]}
-    assert "<td>cadc:A/<br></td>" in rows["read"]
+    assert "<td>cadc:A/<br>except cadc:A/P/<br></td>" in rows["read"]
     assert "the grant of cadc:A/ to token:t" in rows["read"]
     assert "<td>cadc:A/<br>cadc:C/<br></td>" in rows["delete"]
     assert "the token itself" in rows["delete"]
