@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin
+from django.contrib.auth.models import AbstractUser
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
@@ -56,7 +57,7 @@ class ExplainForm(forms.Form):
 
 def explain_page(site: admin.AdminSite, request: HttpRequest) -> HttpResponse:
     """A form and its answer; for whoever may ask over HTTP, too. Nothing is changed, so the question is in the address."""
-    if not may_any(auth.caller_of(request), explanations.ASKED_BY):
+    if not may_any(auth.caller_of_user(cast("AbstractUser", request.user)), explanations.ASKED_BY):
         raise PermissionDenied("this needs the grant 'audit' or 'operate'")
     is_asked = "uri" in request.GET
     initial = {"caller": request.GET.getlist("caller") or [ANONYMOUS]}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from django import forms
 
 
 class LinesField(forms.CharField):
-    """Several words, one per line or with commas between them."""
+    """Several words, one per line or with commas between them; `dn:…` has a line of its own."""
 
     widget = forms.Textarea(attrs={"rows": 3, "cols": 60})
 
@@ -20,4 +19,7 @@ class LinesField(forms.CharField):
         return "\n".join(value) if isinstance(value, list) else value
 
     def to_python(self, value: Any) -> Any:
-        return [word.strip() for word in re.split(r"[\n,]", value or "") if word.strip()]
+        # A distinguished name has commas of its own.
+        lines = [line.strip() for line in (value or "").splitlines()]
+        words = [[line] if line.startswith("dn:") else line.split(",") for line in lines]
+        return [word.strip() for found in words for word in found if word.strip()]

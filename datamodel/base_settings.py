@@ -67,6 +67,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "datamodel.middleware.RequestLogMiddleware",
+    "datamodel.certificates.CertificateHeaderMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -179,6 +180,10 @@ INVENTORY_OIDC_ISSUERS = env.text("INVENTORY_OIDC_ISSUERS", "[]")
 INVENTORY_OIDC_LEEWAY_SECONDS = env.integer("INVENTORY_OIDC_LEEWAY_SECONDS", 60)
 INVENTORY_OIDC_KEYS_SECONDS = env.integer("INVENTORY_OIDC_KEYS_SECONDS", 3600, minimum=1)
 INVENTORY_OIDC_PRIVATE = env.flag("INVENTORY_OIDC_PRIVATE", default=False)
+# Reverse proxies of ours (addresses, networks, or `unix`), and the headers in which they pass on a client's certificate ("": none).
+INVENTORY_TRUSTED_PROXIES = env.words("INVENTORY_TRUSTED_PROXIES")
+INVENTORY_CLIENT_CERTIFICATE_HEADER = env.text("INVENTORY_CLIENT_CERTIFICATE_HEADER", "")
+INVENTORY_CLIENT_VERIFY_HEADER = env.text("INVENTORY_CLIENT_VERIFY_HEADER", "X-Client-Verify")
 INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 
 # Whom alarms are told: addresses, and webhooks as a JSON list of {name, url, secret}; what goes on is told again after so long.

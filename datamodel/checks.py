@@ -15,6 +15,7 @@ from datamodel.alarms import channels
 from datamodel.errors import NotConfiguredError
 from datamodel.issuers import parse_issuers
 from datamodel.positions import read_identity
+from datamodel.proxies import parse_networks
 
 _DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
 _CONTENT_ALGORITHMS = {"md5", "sha-256"}
@@ -45,6 +46,19 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **options: Any) -
         parse_issuers(settings.INVENTORY_OIDC_ISSUERS)
     except NotConfiguredError as error:
         found.append(Error(error.detail, id="inventory.E012"))
+    try:
+        parse_networks(tuple(settings.INVENTORY_TRUSTED_PROXIES))
+    except NotConfiguredError as error:
+        found.append(Error(error.detail, id="inventory.E030"))
+    if settings.INVENTORY_CLIENT_CERTIFICATE_HEADER and not (
+        settings.INVENTORY_TRUSTED_PROXIES and settings.INVENTORY_CLIENT_VERIFY_HEADER
+    ):
+        found.append(
+            Error(
+                "INVENTORY_CLIENT_CERTIFICATE_HEADER needs INVENTORY_TRUSTED_PROXIES and INVENTORY_CLIENT_VERIFY_HEADER",
+                id="inventory.E031",
+            )
+        )
     try:
         channels.names()
     except NotConfiguredError as error:

@@ -61,7 +61,11 @@ def standings_of(token: ApiToken) -> list[Standing]:
     if token.revoked_at is not None:
         return []
     table, identity = access.load_table(), tokens.caller_of(token).caller.identity
-    return [Standing(grant, _places(table.reach(identity, grant)), _sources(table, identity, grant)) for grant in Grant]
+    prefixes = {*table.rules, *token.prefixes}
+    return [
+        Standing(grant, _places(table.reach(identity, grant), prefixes), _sources(table, identity, grant))
+        for grant in Grant
+    ]
 
 
 def _places(reach: Reach, prefixes: set[str]) -> list[str]:
@@ -89,8 +93,8 @@ def _sources(table: AccessTable, identity: Identity, grant: Grant) -> list[str]:
 def _identity(names: Sequence[str]) -> Identity:
     if list(names) == [ANONYMOUS]:
         return Identity()
-    wrong = [name for name in names if not is_principal(name)]
-    if wrong or not names:
+    names = [access.canonical_principal(name) for name in names]
+    if not names or not all(is_principal(name) for name in names):
         raise InvalidRequestError(
             "caller must be anonymous, or user:NAME, group:NAME, token:NAME, issuer:NAME, dn:DN (repeatable)"
         )

@@ -26,6 +26,7 @@ from datamodel.health import ServiceState
 from datamodel.middleware import PAGE_POLICY
 from datamodel.permissions import Grant, may, require_any
 from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
+from datamodel.proxies import client_address
 from datamodel.uris import ArtifactUri
 
 _KEY_CACHE_SECONDS = 30
@@ -100,7 +101,7 @@ def availability(request: HttpRequest) -> HttpResponse:
             is_available=is_available,
             note=report.note,
             up_since=health.started_at,
-            client_address=request.META.get("REMOTE_ADDR", ""),
+            client_address=client_address(request),
         )
         response = HttpResponse(document, content_type="text/xml; charset=utf-8")
     response["X-Inventory-State"] = report.state.value
