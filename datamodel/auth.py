@@ -20,6 +20,7 @@ from django.middleware.csrf import CsrfViewMiddleware
 from datamodel import access, certificates, issuers, keys, preauth
 from datamodel.errors import NotAuthenticatedError, NotPermittedError
 from datamodel.models import StorageSite
+from datamodel.permission_service import memory
 from datamodel.permissions import ALL_GRANTS, ANONYMOUS, Caller, grants_of, known
 from datamodel.tokens import create_api_token, new_token, revoke_api_tokens, token_callers, token_digest
 from datamodel.uris import ArtifactUri
@@ -160,6 +161,7 @@ def clear_caches() -> None:
     token_callers.clear()
     access.forget()
     issuers.forget()
+    memory.forget()
     _own_site.clear()
     keys.trusted_key_cache.clear()
     keys.signing_key_cache.clear()

@@ -180,6 +180,14 @@ INVENTORY_OIDC_ISSUERS = env.text("INVENTORY_OIDC_ISSUERS", "[]")
 INVENTORY_OIDC_LEEWAY_SECONDS = env.integer("INVENTORY_OIDC_LEEWAY_SECONDS", 60)
 INVENTORY_OIDC_KEYS_SECONDS = env.integer("INVENTORY_OIDC_KEYS_SECONDS", 3600, minimum=1)
 INVENTORY_OIDC_PRIVATE = env.flag("INVENTORY_OIDC_PRIVATE", default=False)
+# Who is asked for what no local grant permits; their groups' names here; how old answers may be, also while they cannot be asked.
+INVENTORY_PERMISSION_SERVICES = env.words("INVENTORY_PERMISSION_SERVICES")
+INVENTORY_PERMISSION_GROUPS = env.text("INVENTORY_PERMISSION_GROUPS", "{}")
+INVENTORY_PERMISSION_CERTIFICATE = env.text("INVENTORY_PERMISSION_CERTIFICATE", "")
+INVENTORY_PERMISSION_TIMEOUT_SECONDS = env.integer("INVENTORY_PERMISSION_TIMEOUT_SECONDS", 2, minimum=1)
+INVENTORY_PERMISSION_FRESH_SECONDS = env.integer("INVENTORY_PERMISSION_FRESH_SECONDS", 60)
+INVENTORY_PERMISSION_STALE_READ_SECONDS = env.integer("INVENTORY_PERMISSION_STALE_READ_SECONDS", 3600)
+INVENTORY_PERMISSION_STALE_WRITE_SECONDS = env.integer("INVENTORY_PERMISSION_STALE_WRITE_SECONDS", 300)
 # Reverse proxies of ours (addresses, networks, or `unix`), and the headers in which they pass on a client's certificate ("": none).
 INVENTORY_TRUSTED_PROXIES = env.words("INVENTORY_TRUSTED_PROXIES")
 INVENTORY_CLIENT_CERTIFICATE_HEADER = env.text("INVENTORY_CLIENT_CERTIFICATE_HEADER", "")
@@ -208,6 +216,7 @@ INVENTORY_SCHEMA_MODULES = [
 INVENTORY_METRICS_MODULES = [
     "datamodel.metrics",
     "datamodel.alarms.metrics",
+    "datamodel.permission_service.metrics",
     "datamodel.snapshots.metrics",
     "harvest.metrics",
     "harvest.reconcile.metrics",

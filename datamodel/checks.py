@@ -12,10 +12,12 @@ from django.core.checks import CheckMessage, Error, Tags, register
 from django.db import DatabaseError, connection
 
 from datamodel.alarms import channels
-from datamodel.errors import NotConfiguredError
+from datamodel.errors import InvalidRequestError, NotConfiguredError
 from datamodel.issuers import parse_issuers
+from datamodel.permission_service.rules import parse_group_names
 from datamodel.positions import read_identity
 from datamodel.proxies import parse_networks
+from datamodel.remotes import checked_url
 
 _DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
 _CONTENT_ALGORITHMS = {"md5", "sha-256"}
@@ -59,6 +61,12 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **options: Any) -
                 id="inventory.E031",
             )
         )
+    try:
+        parse_group_names(settings.INVENTORY_PERMISSION_GROUPS)
+        for url in settings.INVENTORY_PERMISSION_SERVICES:
+            checked_url(url)
+    except (ValueError, InvalidRequestError) as error:
+        found.append(Error(f"INVENTORY_PERMISSION_SERVICES or _GROUPS: {error}", id="inventory.E032"))
     try:
         channels.names()
     except NotConfiguredError as error:

@@ -12,6 +12,7 @@ from datamodel import access, auth, tokens
 from datamodel.errors import InvalidRequestError
 from datamodel.grants import NAMESPACE_GRANTS, AccessTable, Grant, Identity, is_principal
 from datamodel.models import ApiToken
+from datamodel.permission_service.decisions import explain_services
 from datamodel.permissions import ANONYMOUS, known
 from datamodel.reach import Reach
 from datamodel.uris import ArtifactUri
@@ -35,15 +36,20 @@ class Explained(TypedDict):
 def explain(*, names: Sequence[str], grant: Grant, uri: ArtifactUri) -> Explained:
     """The verdict and what led to it, from the tables as they are now. `names`: principals of one caller, or `anonymous`.
 
-    A token brings its own rights and limits, a user of the admin its groups. Raises `InvalidRequestError`.
+    Permission services are asked where they would be. A token brings its own rights and limits, a user of the admin its groups. Raises `InvalidRequestError`.
     """
     table, identity = access.load_table(), _identity(names)
+    because = table.explain(identity, grant, uri.value)
+    permitted = uri.value in table.reach(identity, grant)
+    if not permitted:
+        permitted, told = explain_services(identity, grant, uri.value)
+        because += told
     return {
         "caller": sorted(identity.principals) or [ANONYMOUS],
         "operation": grant.value,
         "uri": uri.value,
-        "permitted": uri.value in table.reach(identity, grant),
-        "because": table.explain(identity, grant, uri.value),
+        "permitted": permitted,
+        "because": because,
     }
 
 

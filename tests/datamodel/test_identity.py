@@ -193,6 +193,8 @@ CONTRADICTIONS = [
     ({"INVENTORY_PUBLIC_URL": "ftp://x"}, "inventory.E003"),
     ({"INVENTORY_TRUSTED_PROXIES": ["10.0.0.1/8"]}, "inventory.E030"),
     ({"INVENTORY_CLIENT_CERTIFICATE_HEADER": "X-Client-DN"}, "inventory.E031"),
+    ({"INVENTORY_PERMISSION_SERVICES": ["ftp://x"]}, "inventory.E032"),
+    ({"INVENTORY_PERMISSION_GROUPS": "[]"}, "inventory.E032"),
 ]
 
 
