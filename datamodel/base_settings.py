@@ -192,6 +192,30 @@ INVENTORY_PERMISSION_STALE_WRITE_SECONDS = env.integer("INVENTORY_PERMISSION_STA
 INVENTORY_TRUSTED_PROXIES = env.words("INVENTORY_TRUSTED_PROXIES")
 INVENTORY_CLIENT_CERTIFICATE_HEADER = env.text("INVENTORY_CLIENT_CERTIFICATE_HEADER", "")
 INVENTORY_CLIENT_VERIFY_HEADER = env.text("INVENTORY_CLIENT_VERIFY_HEADER", "X-Client-Verify")
+# Where users of the admin may sign in instead of by password ("": nowhere), and what is believed of them.
+INVENTORY_LOGIN_ISSUER = env.text("INVENTORY_LOGIN_ISSUER", "")
+INVENTORY_LOGIN_NAME = env.text("INVENTORY_LOGIN_NAME", "single sign-on")
+INVENTORY_LOGIN_CLIENT_ID = env.text("INVENTORY_LOGIN_CLIENT_ID", "")
+INVENTORY_LOGIN_CLIENT_SECRET = env.text("INVENTORY_LOGIN_CLIENT_SECRET", "")
+INVENTORY_LOGIN_SCOPES = env.words("INVENTORY_LOGIN_SCOPES", "profile")
+INVENTORY_LOGIN_USER_CLAIM = env.text("INVENTORY_LOGIN_USER_CLAIM", "sub")
+INVENTORY_LOGIN_GROUPS_CLAIM = env.text("INVENTORY_LOGIN_GROUPS_CLAIM", "groups")
+INVENTORY_LOGIN_PREFIX = env.text("INVENTORY_LOGIN_PREFIX", "sso-")
+INVENTORY_LOGIN_GROUPS = env.words("INVENTORY_LOGIN_GROUPS")
+INVENTORY_LOGIN_SECONDS = env.integer("INVENTORY_LOGIN_SECONDS", 8 * 3600, minimum=60)
+LOGIN_APPS = ["allauth", "allauth.account", "allauth.socialaccount", "datamodel.login"]
+LOGIN_MIDDLEWARE = ["allauth.account.middleware.AccountMiddleware"]
+if INVENTORY_LOGIN_ISSUER:
+    # It takes time to load: who does not use it does not pay.
+    BASE_APPS += LOGIN_APPS
+    MIDDLEWARE += LOGIN_MIDDLEWARE
+ACCOUNT_ADAPTER = "datamodel.login.adapters.AccountAdapter"
+SOCIALACCOUNT_ADAPTER = "datamodel.login.adapters.SocialAdapter"
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_SIGNUP_FIELDS = ["username*"]
+SOCIALACCOUNT_STORE_TOKENS = False
+SOCIALACCOUNT_REQUESTS_TIMEOUT = 5
+
 INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 
 # Whom alarms are told: addresses, and webhooks as a JSON list of {name, url, secret}; what goes on is told again after so long.

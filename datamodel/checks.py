@@ -67,6 +67,11 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **options: Any) -
             checked_url(url)
     except (ValueError, InvalidRequestError) as error:
         found.append(Error(f"INVENTORY_PERMISSION_SERVICES or _GROUPS: {error}", id="inventory.E032"))
+    needed = ("CLIENT_ID", "CLIENT_SECRET", "GROUPS", "PREFIX")
+    lacking = [name for name in needed if not getattr(settings, f"INVENTORY_LOGIN_{name}")]
+    if settings.INVENTORY_LOGIN_ISSUER and lacking:
+        names = ", ".join(f"INVENTORY_LOGIN_{name}" for name in lacking)
+        found.append(Error(f"INVENTORY_LOGIN_ISSUER needs {names}, too", id="inventory.E033"))
     try:
         channels.names()
     except NotConfiguredError as error:

@@ -194,6 +194,7 @@ CONTRADICTIONS = [
     ({"INVENTORY_TRUSTED_PROXIES": ["10.0.0.1/8"]}, "inventory.E030"),
     ({"INVENTORY_CLIENT_CERTIFICATE_HEADER": "X-Client-DN"}, "inventory.E031"),
     ({"INVENTORY_PERMISSION_SERVICES": ["ftp://x"]}, "inventory.E032"),
+    ({"INVENTORY_LOGIN_GROUPS": []}, "inventory.E033"),
     ({"INVENTORY_PERMISSION_GROUPS": "[]"}, "inventory.E032"),
 ]
 
