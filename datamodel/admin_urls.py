@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
 
+from datamodel.login import urls as login_urls
+
 _patterns, _application, _name = admin.site.urls
-# What it needs is installed only then.
-_login = import_module("datamodel.login.urls").urlpatterns if settings.INVENTORY_LOGIN_ISSUER else []
+_login = login_urls.urlpatterns if settings.INVENTORY_LOGIN_ISSUER else []
 
 urlpatterns = [path("", include(([*_login, *_patterns], _application), namespace=_name))]

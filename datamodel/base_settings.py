@@ -49,6 +49,10 @@ BASE_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    # Its tables are there also where nobody signs in elsewhere: a backup then fits whatever is configured.
+    "datamodel.login.apps.AccountConfig",
+    "allauth.socialaccount",
+    "datamodel.login",
     "datamodel",
     "datamodel.alarms",
     "datamodel.snapshots",
@@ -203,12 +207,6 @@ INVENTORY_LOGIN_GROUPS_CLAIM = env.text("INVENTORY_LOGIN_GROUPS_CLAIM", "groups"
 INVENTORY_LOGIN_PREFIX = env.text("INVENTORY_LOGIN_PREFIX", "sso-")
 INVENTORY_LOGIN_GROUPS = env.words("INVENTORY_LOGIN_GROUPS")
 INVENTORY_LOGIN_SECONDS = env.integer("INVENTORY_LOGIN_SECONDS", 8 * 3600, minimum=60)
-LOGIN_APPS = ["allauth", "allauth.account", "allauth.socialaccount", "datamodel.login"]
-LOGIN_MIDDLEWARE = ["allauth.account.middleware.AccountMiddleware"]
-if INVENTORY_LOGIN_ISSUER:
-    # It takes time to load: who does not use it does not pay.
-    BASE_APPS += LOGIN_APPS
-    MIDDLEWARE += LOGIN_MIDDLEWARE
 ACCOUNT_ADAPTER = "datamodel.login.adapters.AccountAdapter"
 SOCIALACCOUNT_ADAPTER = "datamodel.login.adapters.SocialAdapter"
 ACCOUNT_EMAIL_VERIFICATION = "none"

@@ -12,7 +12,7 @@ os.environ["INVENTORY_ALLOW_UNSAFE_DATABASE"] = "true"
 
 from global_inventory.settings import *  # noqa: F403
 from site_service.settings import *  # noqa: F403
-from site_service.settings import BASE_APPS, DATABASES, LOGIN_APPS, LOGIN_MIDDLEWARE, MIDDLEWARE
+from site_service.settings import BASE_APPS, DATABASES
 
 # Each role's tests say who else is concerned.
 INVENTORY_SNAPSHOT_AWAITS = ""
@@ -20,7 +20,6 @@ INVENTORY_SNAPSHOT_AWAITS = ""
 INSTALLED_APPS = [
     "site_service",
     *BASE_APPS,
-    *LOGIN_APPS,
     "site_service.scrub",
     "site_service.retention",
     "site_service.files",
@@ -36,7 +35,6 @@ INVENTORY_LOGIN_ISSUER = "https://login.invalid"
 INVENTORY_LOGIN_CLIENT_ID = "inventory"
 INVENTORY_LOGIN_CLIENT_SECRET = "client-secret"
 INVENTORY_LOGIN_GROUPS = ["operators"]
-MIDDLEWARE = [*MIDDLEWARE, *LOGIN_MIDDLEWARE]
 ROOT_URLCONF = "site_service.urls"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 # A test's own clients open few connections; the pool must not outlive the test database.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from django.contrib import admin
 from django.urls import path
 
 from datamodel.login import views
-
-admin.site.login_template = "admin/datamodel/login/login.html"
 
 urlpatterns = [
     path("login/", views.page, name="login"),

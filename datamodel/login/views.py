@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
+from allauth.account.middleware import AccountMiddleware
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.socialaccount.adapter import get_adapter
 from allauth.socialaccount.providers.oauth2.client import OAuth2Error
@@ -18,13 +22,22 @@ from django.views.decorators.cache import never_cache
 from datamodel.login.adapters import turn_away
 from datamodel.login.provider import LoginAdapter, provider_id
 
+View = Callable[[HttpRequest], HttpResponse]
+
 
 def page(request: HttpRequest) -> HttpResponseBase:
     """The admin's own, with a button."""
+    admin.site.login_template = "admin/datamodel/login/login.html"
     return admin.site.login(request, {"login_name": settings.INVENTORY_LOGIN_NAME})
 
 
+def _in_context(view: View) -> View:
+    """What django-allauth's middleware does for every request, for these."""
+    return cast("View", AccountMiddleware(view))
+
+
 @never_cache
+@_in_context
 def begin(request: HttpRequest) -> HttpResponse:
     """A page that goes to the provider: after a form a redirect to elsewhere is what our content policy forbids."""
     if request.method != "POST":
@@ -43,6 +56,7 @@ def begin(request: HttpRequest) -> HttpResponse:
 
 
 @never_cache
+@_in_context
 def finish(request: HttpRequest) -> HttpResponse:
     """Signed in for a while, or back to the page for signing in. Asked twice the second does not succeed: a state is good once."""
     if request.method != "GET":
