@@ -14,6 +14,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser
+from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import reverse
 
@@ -111,8 +112,14 @@ class SocialAdapter(DefaultSocialAccountAdapter):
         del form
         user = cast("AbstractUser", sociallogin.user)
         user.set_unusable_password()
-        sociallogin.save(request)
-        update_user(user=user, person=_person(request), prefix=settings.INVENTORY_LOGIN_PREFIX)
+        person = _person(request)
+        try:
+            # Whole or not at all: a user without its link would be in its own way.
+            with transaction.atomic():
+                sociallogin.save(request)
+                update_user(user=user, person=person, prefix=settings.INVENTORY_LOGIN_PREFIX)
+        except IntegrityError:
+            raise ImmediateHttpResponse(turn_away(request, f"{person.username} signs in twice at once")) from None
         return user
 
     def on_authentication_error(

@@ -21,6 +21,7 @@ import urllib3
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from django.contrib.auth import get_user_model
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
@@ -139,6 +140,12 @@ def test_a_token_comes_before_a_certificate_and_a_bad_one_does_not_fall_through_
     assert auth.authenticate(certified(Authorization=f"Bearer {secret}")).name == "t"
     with pytest.raises(NotAuthenticatedError):
         auth.authenticate(certified(Authorization="Bearer wrong"))
+
+
+def test_a_certificate_comes_before_a_session(proxied: None, inventory: InventoryIdentity) -> None:
+    found = certified()
+    found.user = get_user_model().objects.create_superuser("root")
+    assert auth.authenticate(found).name == ALICE
 
 
 def test_a_page_of_another_site_uses_nobodys_certificate(proxied: None, settings: Settings) -> None:

@@ -10,8 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import urllib3
+from allauth.socialaccount.models import SocialAccount
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
+from django.db.models.signals import post_save
 from django.test import Client
 from pytest_django import Settings
 
@@ -127,6 +129,22 @@ def test_nobody_becomes_a_user_who_was_here_before(issuer: FakeIssuer, client: C
     assert "somebody else" in said(client)
     assert not is_in(client)
     assert User.objects.count() == 1
+
+
+def test_a_user_is_made_whole_or_not_at_all(issuer: FakeIssuer, client: Client, settings: Settings) -> None:
+    # The link is there already, of a user that is made meanwhile: found only when ours is saved.
+    other = User.objects.create_user("other")
+
+    def meanwhile(sender: object, **_: object) -> None:
+        SocialAccount.objects.get_or_create(user=other, provider=provider.provider_id(), uid="s-1")
+
+    post_save.connect(meanwhile, sender=User)
+    try:
+        assert sign_in(client)["Location"] == LOGIN
+    finally:
+        post_save.disconnect(meanwhile, sender=User)
+    assert [user.username for user in User.objects.all()] == ["other"]
+    assert not is_in(client)
 
 
 def test_the_same_subject_of_another_provider_is_somebody_else(
