@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from django.db import transaction
 from django.db.models import Q
 
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action
 from datamodel.errors import NotConfiguredError
 from datamodel.models import PreauthKeyPair, RemoteInventory, TrustedKey
 from datamodel.preauth import SigningKey
@@ -24,13 +26,16 @@ _MISS_SECONDS = 0.25
 def create_key_pair(*, now: datetime, active_from: datetime) -> str:
     """A new pair, sealed; returns its key id. Sites must have fetched it by `active_from`."""
     key = SigningKey.generate(secrets.token_hex(4))
-    PreauthKeyPair.objects.create(
-        name=key.key_id,
-        public_key=key.public_bytes,
-        private_key=seal(key.private_bytes),
-        created_at=now,
-        active_from=active_from,
-    )
+    with transaction.atomic():
+        PreauthKeyPair.objects.create(
+            name=key.key_id,
+            public_key=key.public_bytes,
+            private_key=seal(key.private_bytes),
+            created_at=now,
+            active_from=active_from,
+        )
+        facts = {"publicKey": key.public_bytes.hex(), "activeFrom": active_from.isoformat()}
+        record(Action.KEY_CREATED, key.key_id, details=facts)
     return key.key_id
 
 
@@ -65,6 +70,10 @@ def trusted_keys() -> dict[str, bytes]:
 def replace_trusted_keys(*, remote: RemoteInventory, keys: dict[str, bytes], now: datetime) -> None:
     """What a remote publishes now is what we trust of it: keys that it no longer publishes go."""
     with transaction.atomic():
+        known = {key.name: bytes(key.public_key) for key in TrustedKey.objects.filter(remote=remote)}
+        if known != keys:
+            told = {"keys": {name: key.hex() for name, key in keys.items()}, "gone": sorted(known.keys() - keys.keys())}
+            record(Action.KEYS_TRUSTED, remote.name, details=told)
         TrustedKey.objects.filter(remote=remote).exclude(name__in=keys).delete()
         for name, public_key in keys.items():
             TrustedKey.objects.update_or_create(
