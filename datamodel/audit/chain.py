@@ -88,6 +88,7 @@ def begin_era() -> None:
         # A backup of a release before the audit is loaded into its own schema.
         cursor.execute("SELECT to_regclass('audit_shift') IS NOT NULL")
         if cursor.fetchone()[0]:
+            cursor.execute("INSERT INTO audit_shift SELECT 0 WHERE NOT EXISTS (SELECT FROM audit_shift)")
             cursor.execute(_SHIFT_SQL)
 
 

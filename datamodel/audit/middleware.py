@@ -40,7 +40,7 @@ class AuditMiddleware:
             response = self.get_response(request)
             if getattr(response, "is_refusal", response.status_code in _REFUSED):
                 _note_refusal(request, getattr(response, "reason_code", None) or str(response.status_code))
-            elif request.method == "GET" and response.status_code in _READ:
+            elif request.method in {"GET", "HEAD"} and response.status_code in _READ:
                 _note_read(request)
             return response
 
@@ -68,5 +68,6 @@ def _note_read(request: HttpRequest) -> None:
     if not uri or uri.endswith(("/", ":")):
         return
     percent = read_rules.chosen(uri)
-    if percent:
+    # HEAD tells of a file, but reads nothing of it.
+    if percent and request.method == "GET":
         pending.read(acting.actor_of(request), uri, percent=percent, request=request_id.get())

@@ -12,7 +12,7 @@ from django.db import connection
 from django.db.models import Q, QuerySet
 
 from datamodel.audit.models import AuditArchive, AuditEntry, AuditHead
-from datamodel.audit.rules import GENESIS, Entry, Seal
+from datamodel.audit.rules import GENESIS, Action, Entry, Seal
 from datamodel.positions import HORIZON_SQL
 from datamodel.uris import prefix_upper_bound
 
@@ -29,8 +29,9 @@ _BETWEEN_SQL = f"""
 _SEALS_SQL = """
     SELECT number, at, to_txid, to_id, entries, previous, digest, links FROM audit_seal WHERE number > %s ORDER BY number LIMIT %s
 """
-_SAME_TRANSACTION = """
-    audit_entry.txid IN (SELECT e.txid + coalesce((SELECT shift FROM audit_shift), 0) FROM deleted_artifact_event e WHERE e.uri = %s)
+_DEATHS_SQL = """
+    SELECT txid + coalesce((SELECT shift FROM audit_shift), 0) FROM deleted_artifact_event WHERE uri = %s
+    ORDER BY txid DESC LIMIT %s
 """
 _PAGE = 2000
 
@@ -123,13 +124,11 @@ def found(
 
 def deleted_by_news(uri: str, limit: int = 100) -> QuerySet[AuditEntry]:
     """Entries of harvested news that ended an artifact of this uri: they commit in one transaction with its tombstone."""
-    return AuditEntry.objects.extra(  # a join over the transaction, which the ORM does not know
-        where=[
-            _SAME_TRANSACTION,
-            "audit_entry.action IN ('harvest', 'reconcile')",
-        ],
-        params=[uri],
-    ).order_by("-id")[:limit]
+    with connection.cursor() as cursor:
+        cursor.execute(_DEATHS_SQL, [uri, limit])
+        transactions = [txid for (txid,) in cursor.fetchall()]
+    news = AuditEntry.objects.filter(txid__in=transactions, action__in=[Action.HARVEST.value, Action.RECONCILE.value])
+    return news.order_by("-id")[:limit]
 
 
 def entry_of(row: AuditEntry) -> Entry:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from django.db import connection, transaction
 
@@ -114,12 +115,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _parsed(facts: dict[str, object]) -> Seal:
-    (txid, identity), entries = facts["to"], facts["entries"]  # type: ignore[misc]  # JSON; what is wrong raises
-    digests = (bytes.fromhex(str(facts[name])) for name in ("previous", "digest", "links"))
-    return Seal(
-        int(str(facts["seal"])), datetime.fromisoformat(str(facts["at"])), txid, identity, int(str(entries)), *digests
-    )  # fmt: skip
+def _parsed(facts: dict[str, Any]) -> Seal:
+    txid, identity = facts["to"]
+    previous, digest, links = (bytes.fromhex(facts[name]) for name in ("previous", "digest", "links"))
+    at = datetime.fromisoformat(facts["at"])
+    return Seal(int(facts["seal"]), at, int(txid), int(identity), int(facts["entries"]), previous, digest, links)
 
 
 def _with_first(first: Batch, rest: Iterator[Batch]) -> Iterator[Batch]:

@@ -34,7 +34,7 @@ def write(*subjects: str) -> None:
         record(Action.PUT, subject)
 
 
-def tamper(sql: str, *parameters: object) -> None:
+def tamper(sql: str, *parameters: int) -> None:
     """As the owner of the database could: with the triggers off."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL session_replication_role = replica")
