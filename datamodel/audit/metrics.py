@@ -19,7 +19,7 @@ _SQL = """
     SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('audit_entry', 'id')), 0),
         coalesce((SELECT extract(epoch FROM inventory_now() - at) FROM waiting), 0),
         coalesce((SELECT max(number) FROM audit_seal), (SELECT max(to_seal) FROM audit_archive), 0),
-        (SELECT extract(epoch FROM max(at)) FROM audit_head)
+        (SELECT extract(epoch FROM inventory_now() - max(at)) FROM audit_head)
 """
 
 
@@ -27,7 +27,7 @@ def collect() -> Iterable[Metric]:
     """How many entries there were, how long the oldest waits for its seal, when the head was signed."""
     with connection.cursor() as cursor:
         cursor.execute(_SQL)
-        entries, unsealed, seals, signed_at = cursor.fetchone()
+        entries, unsealed, seals, signed = cursor.fetchone()
     yield CounterMetricFamily("inventory_audit_entries", "Entries of the audit since the beginning", value=entries)
     yield GaugeMetricFamily("inventory_audit_seals", "Seals of the audit since the beginning", value=seals)
     yield GaugeMetricFamily(
@@ -35,9 +35,9 @@ def collect() -> Iterable[Metric]:
         "How long the oldest entry waits for its seal",
         value=max(float(unsealed), 0.0),
     )
-    head = GaugeMetricFamily("inventory_audit_head_timestamp_seconds", "When the head of the chain was last signed")
-    if signed_at is not None:
-        head.add_metric([], float(signed_at))
+    head = GaugeMetricFamily("inventory_audit_head_age_seconds", "Since the head of the chain was last signed")
+    if signed is not None:
+        head.add_metric([], max(float(signed), 0.0))
     yield head
     yield CounterMetricFamily(
         "inventory_audit_lost_reads", "Reads that this process could not record", value=pending.lost_reads
