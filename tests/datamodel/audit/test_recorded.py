@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.test import Client
+from dramatiq import Message
 from pytest_django import Settings
 
 from datamodel import access, auth, brake, identity, keys, operations, remotes, tokens
 from datamodel.alarms.models import Alarm
 from datamodel.alarms.operations import acknowledge_alarms, clear_alarms, raise_alarm
 from datamodel.alarms.rules import AlarmKind
-from datamodel.audit import archiving, chain, metrics
+from datamodel.audit import acting, archiving, chain, metrics, tasks
 from datamodel.audit.models import AuditEntry, AuditReadRule
 from datamodel.audit.pending import pending
 from datamodel.audit.recording import record
@@ -30,6 +32,7 @@ from datamodel.permissions import Grant
 from datamodel.rows import database_now
 from datamodel.snapshots.operations import create_snapshot, release_snapshot
 from datamodel.uris import ArtifactUri, Namespace
+from site_service import broker
 from site_service.policy import operations as policy
 from tests.factories import new_content
 
@@ -359,6 +362,26 @@ def test_archiving_is_off_by_default_and_happens_once_a_day(settings: Settings, 
     settings.INVENTORY_AUDIT_KEEP_DAYS, settings.INVENTORY_AUDIT_ARCHIVE_DIR = 1, str(tmp_path)
     assert archiving.archive_due() is None, "not a day old"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tasks_actors_and_commands_act_under_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def worked(begin: Callable[[], object]) -> None:
+        def work() -> None:
+            begin()
+            record(Action.PUT, "cadc:A/1")
+
+        # As in a thread of a worker.
+        contextvars.copy_context().run(work)
+
+    worked(tasks.seal_audit.apply)
+    message = Message(queue_name="q", actor_name="purge", args=(), kwargs={}, options={})
+    worked(lambda: broker.Acting().before_process_message(None, message))
+    monkeypatch.setattr(acting._Process, "actor", acting._Process.actor)
+    worked(lambda: acting.run_command("token"))
+    task, actor, command = AuditEntry.objects.order_by("id")
+    assert (task.who, task.method) == ("datamodel.audit.tasks.seal_audit", "system")
+    assert (actor.who, actor.method) == ("purge", "system")
+    assert (command.who.endswith(" by token"), command.method) == (True, "command")
 
 
 def test_metrics_tell_what_waits_and_when_the_head_was_signed() -> None:
