@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -59,7 +59,8 @@ class _Tally:
 class Pending:
     """Gathered by the threads of this process; written by one of its own, over a connection of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._tallies: dict[_Key, _Tally] = {}
@@ -70,7 +71,7 @@ class Pending:
 
     def refused(self, actor: Actor, action: Action, subject: str, *, reason: str, request: str) -> None:
         """Somebody was not let. Costs no statement."""
-        now, subject = time.time(), mask_tokens(subject)[:_EXAMPLE_LENGTH]
+        now, subject = self._clock(), mask_tokens(subject)[:_EXAMPLE_LENGTH]
         key = _Key(int(now // _MINUTE), actor, action, reason)
         with self._lock:
             if key not in self._tallies and len(self._tallies) >= MOST_CALLERS:
@@ -109,7 +110,7 @@ class Pending:
 
     def _take(self, *, everything: bool) -> tuple[dict[_Key, _Tally], list[Values]]:
         with self._lock:
-            minute = int(time.time() // _MINUTE)
+            minute = int(self._clock() // _MINUTE)
             tallies = {key: tally for key, tally in self._tallies.items() if everything or key.minute < minute}
             for key in tallies:
                 del self._tallies[key]

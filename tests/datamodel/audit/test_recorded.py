@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.test import Client
 from dramatiq import Message
+from dramatiq.broker import MessageProxy
 from pytest_django import Settings
 
 from datamodel import access, auth, brake, identity, keys, operations, remotes, tokens
@@ -43,9 +44,8 @@ URI = ArtifactUri.parse("cadc:TEST/file.fits")
 
 
 @pytest.fixture
-def operator(client: Client) -> Iterator[Client]:
+def operator(client: Client) -> Client:
     client.force_login(get_user_model().objects.create_superuser("op"))
-    AuditEntry.objects.count()
     return client
 
 
@@ -374,8 +374,8 @@ def test_tasks_actors_and_commands_act_under_their_names(monkeypatch: pytest.Mon
         contextvars.copy_context().run(work)
 
     worked(tasks.seal_audit.apply)
-    message = Message(queue_name="q", actor_name="purge", args=(), kwargs={}, options={})
-    worked(lambda: broker.Acting().before_process_message(None, message))
+    message: Message[None] = Message(queue_name="q", actor_name="purge", args=(), kwargs={}, options={})
+    worked(lambda: broker.Acting().before_process_message(broker.broker, MessageProxy(message)))
     monkeypatch.setattr(acting._Process, "actor", acting._Process.actor)
     worked(lambda: acting.run_command("token"))
     task, actor, command = AuditEntry.objects.order_by("id")
