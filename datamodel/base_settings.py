@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from datamodel import env, vosi
+from datamodel.pooling import PooledConnection
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -111,7 +112,8 @@ def _database() -> dict[str, Any]:
         lock=env.integer("INVENTORY_LOCK_TIMEOUT_SECONDS", 10, minimum=1) * 1000,
     )
     # A request that gets no connection within `timeout` is answered with 503, rather than kept while others pile up.
-    pool = {"min_size": 0, "max_size": env.integer("INVENTORY_DATABASE_POOL", 20, minimum=1), "timeout": 10}
+    size = env.integer("INVENTORY_DATABASE_POOL", 20, minimum=1)
+    pool = {"min_size": 0, "max_size": size, "timeout": 10, "connection_class": PooledConnection}
     configured["OPTIONS"] |= {"pool": pool}
     if env.flag("INVENTORY_DATABASE_STARTUP_OPTIONS", default=True):
         configured["OPTIONS"]["options"] = limits
@@ -264,7 +266,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"()": "datamodel.logs.LineFormatter"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {"stderr": {"class": "datamodel.logs.LineHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django.request": {"level": "ERROR"},
