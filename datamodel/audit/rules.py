@@ -62,7 +62,7 @@ class Action(StrEnum):
 
 
 # What happens all day; everything else has an index of its own.
-COMMON = (Action.PUT, Action.DELETE, Action.METADATA, Action.READ)
+COMMON = (Action.PUT, Action.READ)
 
 
 class Outcome(StrEnum):

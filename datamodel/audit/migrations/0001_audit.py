@@ -128,7 +128,7 @@ class Migration(migrations.Migration):
                 'verbose_name': 'audit entry',
                 'verbose_name_plural': 'audit entries',
                 'db_table': 'audit_entry',
-                'indexes': [models.Index(fields=['txid', 'id'], name='audit_entry_order'), models.Index(fields=['subject', 'id'], name='audit_entry_subject'), models.Index(fields=['who', 'id'], name='audit_entry_who'), models.Index(condition=models.Q(('action__in', ['put', 'delete', 'metadata', 'read']), _negated=True), fields=['action', 'id'], name='audit_entry_rare'), models.Index(condition=models.Q(('outcome', 'done'), _negated=True), fields=['outcome', 'id'], name='audit_entry_not_done'), django.contrib.postgres.indexes.BrinIndex(autosummarize=True, fields=['at'], name='audit_entry_at', pages_per_range=32)],
+                'indexes': [models.Index(fields=['txid', 'id'], name='audit_entry_order'), models.Index(fields=['subject', 'id'], name='audit_entry_subject'), models.Index(fields=['who', 'id'], name='audit_entry_who'), models.Index(condition=models.Q(('action__in', ['put', 'read']), _negated=True), fields=['action', 'id'], name='audit_entry_rare'), models.Index(condition=models.Q(('outcome', 'done'), _negated=True), fields=['outcome', 'id'], name='audit_entry_not_done'), django.contrib.postgres.indexes.BrinIndex(autosummarize=True, fields=['at'], name='audit_entry_at', pages_per_range=32)],
             },
         ),
         migrations.CreateModel(
