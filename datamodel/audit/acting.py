@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest
 
+from datamodel.proxies import client_address
+
 _NAME_LENGTH = 255
 SYSTEM = "system"
 
@@ -82,8 +84,8 @@ def run_command(name: str) -> None:
 
 
 def address_of(request: HttpRequest) -> str:
-    """Where a request comes from: the peer of the connection (behind a proxy that is the proxy)."""
-    return str(request.META.get("REMOTE_ADDR", ""))[:64]
+    """Where a request comes from, as far as proxies of ours are to be believed."""
+    return client_address(request)[:64]
 
 
 def actor_of(request: HttpRequest) -> Actor:

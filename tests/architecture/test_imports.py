@@ -17,6 +17,7 @@ PLANTED = {
     "datamodel/models/site.py": "import datamodel.operations",
     "datamodel/operations.py": "import datamodel.tasks",
     "datamodel/queries.py": "import urllib3",
+    "datamodel/pages.py": "import allauth",
     "datamodel/uris.py": "import harvest.apps",
     "harvest/rules.py": "import celery",
     "harvest/apps.py": "import global_inventory.apps",
