@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from django.conf import settings
 from django.db import transaction
 
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action
 from datamodel.distinguished_names import canonical_dn
 from datamodel.errors import InvalidRequestError
 from datamodel.grants import NAMESPACE_GRANTS, AccessTable, Grant, Identity, Role, Rule, is_principal
@@ -23,6 +25,7 @@ from datamodel.uris import Namespace
 
 # Decisions are remembered per caller; this many callers, then anew.
 _REMEMBERED = 4096
+_EVERYTHING = "everything"
 _COLUMNS = {
     Grant.READ: "readers",
     Grant.WRITE: "writers",
@@ -45,42 +48,48 @@ def save_grant(
     """
     given = allowed or {}
     values = {_COLUMNS[grant]: principals(given.get(grant, ())) for grant in NAMESPACE_GRANTS}
-    row, _ = NamespaceGrant.objects.update_or_create(
-        prefix=canonical_prefix(prefix),
-        defaults={
-            **values,
-            "anonymous_read": anonymous_read,
-            "replaces": replaces,
-            "note": note,
-            "changed_at": database_now(),
-        },
-    )
-    transaction.on_commit(forget)
+    facts = {**values, "anonymous_read": anonymous_read, "replaces": replaces, "note": note}
+    name = canonical_prefix(prefix)
+    with transaction.atomic():
+        row, _ = NamespaceGrant.objects.update_or_create(
+            prefix=name, defaults={**facts, "changed_at": database_now()}
+        )  # fmt: skip
+        record(Action.GRANT_CHANGED, name or _EVERYTHING, details=facts)
+        transaction.on_commit(forget)
     return row
 
 
 def remove_grant(*, prefix: str) -> bool:
     """Whether there was one."""
-    count, _ = NamespaceGrant.objects.filter(prefix=canonical_prefix(prefix)).delete()
-    transaction.on_commit(forget)
+    name = canonical_prefix(prefix)
+    with transaction.atomic():
+        count, _ = NamespaceGrant.objects.filter(prefix=name).delete()
+        if count:
+            record(Action.GRANT_REMOVED, name or _EVERYTHING)
+        transaction.on_commit(forget)
     return count > 0
 
 
 def assign_role(*, principal: str, role: Role, note: str = "") -> RoleAssignment:
     """Make a principal an operator; a repeat changes the note only. Raises `InvalidRequestError`."""
     name = principals([principal])[0]
-    row, _ = RoleAssignment.objects.update_or_create(
-        principal=name, role=role.value, defaults={"note": note, "changed_at": database_now()}
-    )
-    transaction.on_commit(forget)
+    with transaction.atomic():
+        row, _ = RoleAssignment.objects.update_or_create(
+            principal=name, role=role.value, defaults={"note": note, "changed_at": database_now()}
+        )
+        record(Action.ROLE_ASSIGNED, name, details={"role": role.value, "note": note})
+        transaction.on_commit(forget)
     return row
 
 
 def withdraw_role(*, principal: str, role: Role) -> bool:
     """Whether it was assigned."""
     name = canonical_principal(principal)
-    count, _ = RoleAssignment.objects.filter(principal=name, role=role.value).delete()
-    transaction.on_commit(forget)
+    with transaction.atomic():
+        count, _ = RoleAssignment.objects.filter(principal=name, role=role.value).delete()
+        if count:
+            record(Action.ROLE_WITHDRAWN, name, details={"role": role.value})
+        transaction.on_commit(forget)
     return count > 0
 
 

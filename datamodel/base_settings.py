@@ -41,7 +41,7 @@ SECRET_KEY_FALLBACKS = env.words("INVENTORY_SECRET_KEY_FALLBACKS")
 
 BASE_APPS = [
     # Its pages are loaded with the routes: workers have none, and start without them.
-    "django.contrib.admin.apps.SimpleAdminConfig",
+    "datamodel.audit.site.RecordedAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -57,6 +57,7 @@ BASE_APPS = [
     "datamodel.login",
     "datamodel",
     "datamodel.alarms",
+    "datamodel.audit",
     "datamodel.snapshots",
     "harvest",
     "harvest.reconcile",
@@ -73,6 +74,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "datamodel.middleware.RequestLogMiddleware",
+    "datamodel.audit.middleware.AuditMiddleware",
     "datamodel.certificates.CertificateHeaderMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -226,6 +228,9 @@ INVENTORY_ALARM_EMAIL_TO = env.words("INVENTORY_ALARM_EMAIL_TO")
 INVENTORY_ALARM_EMAIL_FROM = env.text("INVENTORY_ALARM_EMAIL_FROM", f"inventory@{_PUBLIC_HOST}")
 INVENTORY_ALARM_WEBHOOKS = env.text("INVENTORY_ALARM_WEBHOOKS", "[]")
 INVENTORY_ALARM_REPEAT_SECONDS = env.integer("INVENTORY_ALARM_REPEAT_SECONDS", 4 * 3600, minimum=1)
+# Sealed entries of the audit that are older move into files in this directory; 0: they stay for ever.
+INVENTORY_AUDIT_KEEP_DAYS = env.integer("INVENTORY_AUDIT_KEEP_DAYS", 0)
+INVENTORY_AUDIT_ARCHIVE_DIR = env.text("INVENTORY_AUDIT_ARCHIVE_DIR", "")
 _MAIL = env.mail_server(env.text("INVENTORY_EMAIL_URL", "smtp://localhost"))
 EMAIL_HOST, EMAIL_PORT, EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _MAIL.host, _MAIL.port, _MAIL.user, _MAIL.password
 EMAIL_USE_SSL, EMAIL_USE_TLS, EMAIL_TIMEOUT = _MAIL.is_ssl, _MAIL.is_starttls, 10
@@ -237,6 +242,7 @@ HARVEST_QUARANTINE = ""
 INVENTORY_SCHEMA_MODULES = [
     "datamodel.schema",
     "datamodel.alarms.schema",
+    "datamodel.audit.schema",
     "datamodel.snapshots.schema",
     "datamodel.pairing.schema",
     "harvest.schema",
@@ -244,6 +250,7 @@ INVENTORY_SCHEMA_MODULES = [
 INVENTORY_METRICS_MODULES = [
     "datamodel.metrics",
     "datamodel.alarms.metrics",
+    "datamodel.audit.metrics",
     "datamodel.permission_service.metrics",
     "datamodel.snapshots.metrics",
     "harvest.metrics",

@@ -15,6 +15,8 @@ from datamodel import notify
 from datamodel.alarms.models import Alarm
 from datamodel.alarms.operations import clear_alarms, raise_alarm
 from datamodel.alarms.rules import AlarmKind
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action, Outcome
 from datamodel.deletion import Limits, governing
 from datamodel.errors import DeletionBrakeError
 from datamodel.models import BrakeRule, DeletionBrake
@@ -62,7 +64,8 @@ def engage(stopped: DeletionBrakeError) -> None:
     with transaction.atomic():
         brake, _ = DeletionBrake.objects.get_or_create(source=source, namespace=namespace, defaults={"day": Now()})
         waiting = DeletionBrake.objects.filter(id=brake.id, engaged_at__isnull=True)
-        waiting.update(engaged_at=Now(), reason=stopped.detail[:500])
+        if waiting.update(engaged_at=Now(), reason=stopped.detail[:500]):
+            record(Action.BRAKE_ENGAGED, str(brake), outcome=Outcome.REFUSED, reason=stopped.detail)
         raise_alarm(kind=AlarmKind.DELETION_BRAKE, subject=str(brake), text=stopped.detail)
 
 
@@ -73,6 +76,8 @@ def release(*, brakes: QuerySet[DeletionBrake], period: timedelta = RELEASE) -> 
         released = brakes.update(engaged_at=None, reason="", released_until=Now() + period)
         raised = Alarm.objects.filter(kind=AlarmKind.DELETION_BRAKE.value, subject__in=subjects)
         clear_alarms(alarms=raised, by="release")
+        for subject in subjects:
+            record(Action.BRAKE_RELEASED, subject, details={"hours": period.total_seconds() / 3600})
         notify.announce()
     return released
 

@@ -59,6 +59,8 @@ class InventoryError(Exception):
 
     code: ClassVar[str] = "inventory_error"
     retryable: ClassVar[bool] = False
+    # Whether somebody wanted what is not permitted (the audit counts such attempts).
+    is_refusal: bool = False
 
     def __init__(self, detail: str, **fields: str | int | None) -> None:
         super().__init__(detail)
@@ -94,18 +96,21 @@ class NotAuthenticatedError(CallerError):
     """No credentials, or invalid ones."""
 
     code = "not_authenticated"
+    is_refusal = True
 
 
 class NotPermittedError(CallerError):
     """The caller is known but not granted this."""
 
     code = "not_permitted"
+    is_refusal = True
 
 
 class ReadOnlyError(CallerError):
     """The site takes no writes now."""
 
     code = "read_only"
+    is_refusal = True
 
 
 class RouteNotFoundError(CallerError):
@@ -234,6 +239,7 @@ class DeletionBrakeError(InventoryStateError):
     """More would be removed in a day than passes unasked; nothing was removed (`source`, `namespace`, `removed`, `more` in the fields)."""
 
     code = "deletion_brake"
+    is_refusal = True
 
 
 class NotReadyError(InventoryStateError):

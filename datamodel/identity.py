@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 from django.db import connection, transaction
 
 from datamodel import positions, rules
+from datamodel.audit.chain import begin_era
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action
 from datamodel.errors import NotPermittedError
 from datamodel.models import InventoryIdentity, StorageSite
 from datamodel.rows import database_now
@@ -58,7 +61,9 @@ def switch_site(*, site_id: uuid.UUID, allow_read: bool, allow_write: bool) -> S
     site = StorageSite.objects.get(id=site_id)
     if site_id != ensure_identity().inventory_id:
         raise NotPermittedError(f"{site.name} describes itself: switch it there")
-    return ensure_site(resource_id=site.resource_id, allow_read=allow_read, allow_write=allow_write)
+    with transaction.atomic():
+        record(Action.SITE_SWITCHED, site.name, details={"read": allow_read, "write": allow_write})
+        return ensure_site(resource_id=site.resource_id, allow_read=allow_read, allow_write=allow_write)
 
 
 def restamp_feed() -> int:
@@ -77,6 +82,7 @@ def restamp_feed() -> int:
         InventoryIdentity.objects.filter(id=1).update(
             epoch=uuid.uuid4(), system_identifier=system_identifier, timeline=timeline, events_gone_txid=0
         )
+        begin_era()
     positions.cached_identity.clear()
     return stamped
 

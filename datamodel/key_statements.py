@@ -17,7 +17,7 @@ from django.conf import settings
 from datamodel import keys
 from datamodel.scopes import UnbelievableClaimsError, judge_service
 from datamodel.statements import (
-    BETWEEN_INVENTORIES,
+    FULLY_NAMED,
     UnbelievableStatementError,
     signed_statement,
     verified,
@@ -36,8 +36,7 @@ def statements(document: bytes) -> str:
     made = int(now.timestamp())
     claims = {"iss": str(own_id), "aud": _digest(document), "iat": made, "exp": made + _SECONDS}
     signed = (
-        signed_statement(key, claims, kind=KIND, algorithm=BETWEEN_INVENTORIES)
-        for key in keys.valid_signing_keys(now=now)
+        signed_statement(key, claims, kind=KIND, algorithm=FULLY_NAMED) for key in keys.valid_signing_keys(now=now)
     )
     return ", ".join(signed)
 

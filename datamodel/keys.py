@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from django.db import connection, transaction
 from django.db.models import Q
 
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action
 from datamodel.errors import NotConfiguredError
 from datamodel.models import InventoryIdentity, PreauthKeyPair, RemoteInventory, TrustedKey
 from datamodel.notify import Freshness
@@ -28,13 +30,16 @@ _ROTATION_LOCK_SQL = "SELECT pg_advisory_xact_lock(hashtextextended('rotate-keys
 def create_key_pair(*, now: datetime, active_from: datetime) -> str:
     """A new pair, sealed; returns its key id. Sites must have fetched it by `active_from`."""
     key = SigningKey.generate(secrets.token_hex(4))
-    PreauthKeyPair.objects.create(
-        name=key.key_id,
-        public_key=key.public_bytes,
-        private_key=seal(key.private_bytes),
-        created_at=now,
-        active_from=active_from,
-    )
+    with transaction.atomic():
+        PreauthKeyPair.objects.create(
+            name=key.key_id,
+            public_key=key.public_bytes,
+            private_key=seal(key.private_bytes),
+            created_at=now,
+            active_from=active_from,
+        )
+        facts = {"publicKey": key.public_bytes.hex(), "activeFrom": active_from.isoformat()}
+        record(Action.KEY_CREATED, key.key_id, details=facts)
     return key.key_id
 
 
@@ -92,6 +97,10 @@ def replace_trusted_keys(*, remote: RemoteInventory, keys: dict[str, bytes], now
         )
         if not same.exists():
             return
+        known = {key.name: bytes(key.public_key) for key in TrustedKey.objects.filter(remote=remote)}
+        if known != keys:
+            told = {"keys": {name: key.hex() for name, key in keys.items()}, "gone": sorted(known.keys() - keys.keys())}
+            record(Action.KEYS_TRUSTED, remote.name, details=told)
         TrustedKey.objects.filter(remote=remote).exclude(name__in=keys).delete()
         transaction.on_commit(trust_cache.clear)
         for name, public_key in keys.items():

@@ -19,6 +19,8 @@ from django.db.migrations.executor import MigrationExecutor
 
 from datamodel import restoration
 from datamodel.archive import ArchiveReader, BackupError, Manifest, TableFacts, verify
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action
 from datamodel.backup import configured_fingerprints, patiently, tables_in_order
 from datamodel.identity import restamp_feed
 
@@ -65,6 +67,8 @@ def load_backup(path: Path, *, replace: bool, by: str, say: Callable[[str], None
         restoration.begin(source=path.name, by=by, taken_at=datetime.fromisoformat(manifest.taken_at))
     say(f"loaded {manifest.rows} rows; {stamped} restamped; the feed has a new epoch and is closed")
     call_command("migrate", interactive=False, verbosity=0, skip_checks=True)
+    facts = {"takenAt": manifest.taken_at, "rows": manifest.rows, "by": by}
+    record(Action.RESTORE, path.name, details=facts)
     _execute("ANALYZE")
     return manifest
 
@@ -140,9 +144,9 @@ def _load(path: Path, manifest: Manifest) -> None:
         raise BackupError("the tables of this database are not those of the backup")
     names = ", ".join(f'"{table.name}"' for table in order)
     _execute("SET CONSTRAINTS ALL IMMEDIATE")
-    _execute(f"TRUNCATE {names}")
     for table in order:
         _execute(f'ALTER TABLE "{table.name}" DISABLE TRIGGER USER')
+    _execute(f"TRUNCATE {names}")
     for name, pieces in ArchiveReader(path).tables():
         _load_table(facts[name], pieces)
     for table in order:

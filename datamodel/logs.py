@@ -17,10 +17,11 @@ from datamodel.errors import InventoryError
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 # Signed tokens (see `preauth.py`) and those of the legacy grammar, wherever they stand; they must never reach a log. The
-# lengths (of an Ed25519 and an RSA signature) keep names of files apart.
+# lengths (of an Ed25519 and an RSA signature) keep names of files apart. Each run of characters is looked at once: a long path
+# must not cost seconds.
 _TOKENS = re.compile(
     r"(?<![\w.-])1\.[\w-]{1,32}\.[\w-]{16,}\.[\w-]{80,}"
-    r"|(?:[\w=-]|%3D){20,}(?:~|%7E)(?:[\w=-]|%3D){100,}",
+    r"|(?<![\w=-])(?:[\w=-]|%3D){20,}+(?:~|%7E)(?:[\w=-]|%3D){100,}",
     re.ASCII,
 )
 

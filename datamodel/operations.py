@@ -15,6 +15,8 @@ from typing import TypeVar
 from django.db import IntegrityError, OperationalError, connection, transaction
 
 from datamodel import notify, queries, rows, rules
+from datamodel.audit.recording import record, values_of
+from datamodel.audit.rules import Action
 from datamodel.content import NewContent, artifact_of
 from datamodel.errors import ArtifactNotFoundError, PreconditionFailedError, RaceLostError, StateConflictError
 from datamodel.positions import TXID_SQL
@@ -192,8 +194,10 @@ def _record_stored(
         content_length=content.content_length,
     )
     if known is not None and meaning is PutMeaning.REAFFIRM:
+        record(Action.PUT, uri.value, details=_told(known.artifact, meaning, None))
         return Recorded(_reaffirm(known, content, now), meaning, txid)
     if existing is not None and meaning is PutMeaning.ATTACH:
+        record(Action.PUT, uri.value, details=_told(existing, meaning, None))
         rows.insert_location(existing.id, existing.uri, content.located)
         _stamp_reaffirmed(existing, now)
         return Recorded(_fill_sha256(existing, content), meaning, txid)
@@ -203,8 +207,14 @@ def _record_stored(
         rows.retire_artifacts([existing.id], died_at=now)
     if superseded is not None and (existing is None or existing.id != superseded.artifact_id):
         rows.insert_tombstone(superseded.artifact_id, uri.value, deleted_at=row.content_last_modified)
-    rows.insert_artifact(row, content.located)
+    rows.insert_recorded(row, content.located, values_of(Action.PUT, uri.value, details=_told(row, meaning, existing)))
     return Recorded(row, meaning, txid)
+
+
+def _told(row: ArtifactRow, meaning: PutMeaning, replaced: ArtifactRow | None) -> dict[str, object]:
+    """What the audit says of an artifact that was written."""
+    facts: dict[str, object] = {"id": str(row.id), "meaning": meaning.value, "checksum": row.content_checksum}
+    return facts | ({"replaced": str(replaced.id)} if replaced is not None else {})
 
 
 def _new_artifact(
@@ -286,6 +296,9 @@ def _delete(uri: ArtifactUri, preconditions: Preconditions) -> int:
     check_preconditions(preconditions, known.artifact)
     rows.insert_tombstone(known.artifact.id, uri.value, deleted_at=now)
     rows.retire_artifacts([known.artifact.id], died_at=now)
+    record(
+        Action.DELETE, uri.value, details={"id": str(known.artifact.id), "checksum": known.artifact.content_checksum}
+    )
     return txid
 
 
@@ -308,12 +321,14 @@ def _undelete(retired: RetiredRow, *, replaces: bool) -> Recorded:
         raise StateConflictError(f"the bytes of {uri} that were retired as {retired.id} are not kept any more")
     if existing is not None and meaning is PutMeaning.ATTACH:
         rows.insert_location(existing.id, existing.uri, retired.located)
+        record(Action.UNDELETE, uri.value, details=_told(existing, meaning, None))
         return Recorded(existing, meaning, txid)
     row = _new_artifact(uri, _content_of(retired), max(now, retired.died_at + rules.MILLISECOND), existing, None)
     if existing is not None:
         rows.insert_tombstone(existing.id, existing.uri, deleted_at=row.content_last_modified)
         rows.retire_artifacts([existing.id], died_at=now)
-    rows.insert_artifact(row, retired.located)
+    told = _told(row, meaning, existing) | {"retired": str(retired.id)}
+    rows.insert_recorded(row, retired.located, values_of(Action.UNDELETE, uri.value, details=told))
     return Recorded(row, meaning, txid)
 
 
@@ -337,6 +352,9 @@ def _update(
         raise ArtifactNotFoundError(f"no artifact {uri} is stored here")
     check_preconditions(preconditions, known.artifact)
     changed = _change_metadata(known.artifact, content_type, content_encoding, now)
+    if changed != known.artifact:
+        facts = {"id": str(changed.id), "type": changed.content_type, "encoding": changed.content_encoding}
+        record(Action.METADATA, uri.value, details=facts)
     # A transaction that changed no row never shows in the feed: nobody must wait for it.
     return Recorded(changed, PutMeaning.REAFFIRM, txid if changed != known.artifact else 0)
 

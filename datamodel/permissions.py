@@ -195,5 +195,7 @@ def _refusal(caller: Caller, grants: list[Grant], within: ArtifactUri | Namespac
     if not caller.is_anonymous:
         return NotPermittedError(f"{caller.name} lacks {words}" + (f" for {within}" if within is not None else ""))
     if grants == [Grant.READ] and isinstance(within, ArtifactUri) and reach(caller, Grant.READ):
-        return missing(within)
+        hidden = missing(within)
+        hidden.is_refusal = True
+        return hidden
     return NotAuthenticatedError(f"this needs {words}: send a bearer token or a signed URL")

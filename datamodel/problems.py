@@ -154,6 +154,7 @@ def _body(error: InventoryError, status: HTTPStatus) -> dict[str, object]:
 
 def _complete(response: HttpResponse | Response, error: InventoryError, status: HTTPStatus) -> None:
     response.reason_code = error.code  # type: ignore[union-attr]  # read by the log line and the counters
+    response.is_refusal = error.is_refusal  # type: ignore[union-attr]  # read by the audit
     response["Cache-Control"] = "no-store"
     # What is said not to be there may be there for somebody: credentials might change the answer.
     if status == HTTPStatus.UNAUTHORIZED or isinstance(error, errors.ArtifactNotFoundError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from datetime import datetime
 from urllib.parse import urlsplit
 
@@ -10,11 +11,14 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from datamodel import sealing
-from datamodel.errors import InvalidRequestError, StateConflictError
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action
+from datamodel.errors import InvalidRequestError, NotConfiguredError, StateConflictError
 from datamodel.models import HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
 
 # Its name on the wire.
 _SITES_STREAM = "sites"
+_TOLD = 20
 
 
 def save_remote(*, name: str, role: str, url: str, token: str | None, enabled: bool | None = None) -> RemoteInventory:
@@ -28,6 +32,7 @@ def save_remote(*, name: str, role: str, url: str, token: str | None, enabled: b
     if role not in RemoteInventory.Role.values:
         raise InvalidRequestError(f"the role must be site or global; it is {role!r}")
     values: dict[str, object] = {"role": role, "url": address}
+    told: dict[str, object] = {"role": role, "url": address, "enabled": enabled}
     if token is not None:
         values["token"] = sealing.seal(token.encode())
     if enabled is not None:
@@ -39,6 +44,8 @@ def save_remote(*, name: str, role: str, url: str, token: str | None, enabled: b
         if known is not None and known.url != address and known.paired_at is None:
             values |= {"inventory_id": None, "site": None}
             rewind(states=HarvestState.objects.filter(remote=known, name=_SITES_STREAM))
+        if known is None or _differs(known, values, token):
+            record(Action.REMOTE_CHANGED, name, details=told | {"newToken": token is not None})
         remote, _ = RemoteInventory.objects.update_or_create(name=name, defaults=values)
     return remote
 
@@ -53,12 +60,25 @@ def refuse_against_pairing(known: RemoteInventory, *, role: str, enabled: bool |
 
 def rewind(*, states: QuerySet[HarvestState]) -> int:
     """Let these streams be harvested from the start; returns how many. Nothing is lost: rows that are known change nothing."""
-    return states.update(epoch="", cur_txid=0, cur_id=uuid.UUID(int=0), is_complete=False)
+    with transaction.atomic():
+        names = [str(state) for state in states[:_TOLD]]
+        count = states.update(epoch="", cur_txid=0, cur_id=uuid.UUID(int=0), is_complete=False)
+        if count:
+            record(Action.REMOTE_REWOUND, names[0] if count == 1 else f"{count} streams", details={"streams": names})
+    return count
 
 
 def mark_seen(*, found: QuerySet[HarvestConflict] | QuerySet[HarvestRejection], now: datetime) -> int:
     """An operator has seen these; returns how many were new."""
     return found.filter(seen_at__isnull=True).update(seen_at=now)
+
+
+def _differs(known: RemoteInventory, values: Mapping[str, object], token: str | None) -> bool:
+    try:
+        is_new_token = token is not None and sealing.unseal(bytes(known.token)) != token.encode()
+    except NotConfiguredError:
+        is_new_token = True
+    return is_new_token or any(getattr(known, name) != value for name, value in values.items() if name != "token")
 
 
 def checked_url(url: str) -> str:

@@ -22,6 +22,7 @@ _ABOUT_RIGHTS = frozenset(
         "roleassignment",
         "preauthkeypair",
         "pairinginvitation",
+        "auditreadrule",
     }
 )
 

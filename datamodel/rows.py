@@ -11,6 +11,7 @@ from datetime import datetime
 from django.db import connection
 
 from datamodel import rules
+from datamodel.audit.recording import INSERT_SQL, Values
 from datamodel.positions import TXID_SQL
 from datamodel.rules import ArtifactRow, Located
 
@@ -31,8 +32,16 @@ _RETIRE_SQL = """
 _INSERT_SQL = """
     INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, content_type,
         content_encoding, last_modified, meta_checksum, content_sha256, meta_modified_at, txid)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 0)
+    VALUES (%(id)s, %(uri)s, %(uri_bucket)s, %(content_checksum)s, %(content_last_modified)s, %(content_length)s,
+        %(content_type)s, %(content_encoding)s, %(last_modified)s, %(meta_checksum)s, %(content_sha256)s,
+        %(meta_modified_at)s, 0)
 """
+_PLACE_SQL = """
+    INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at)
+    VALUES (%(id)s, %(storage_id)s, %(storage_bucket)s, inventory_now())
+"""
+_INSERT_STORED_SQL = f"WITH born AS ({_INSERT_SQL}) {_PLACE_SQL}"
+_INSERT_RECORDED_SQL = f"WITH born AS ({_INSERT_SQL}), placed AS ({_PLACE_SQL}) {INSERT_SQL}"
 
 
 def retire_artifacts(artifact_ids: Sequence[uuid.UUID], *, died_at: datetime) -> None:
@@ -72,14 +81,20 @@ def insert_tombstone(artifact_id: uuid.UUID, uri: str, *, deleted_at: datetime) 
 
 def insert_artifact(row: ArtifactRow, located: Located | None) -> None:
     """A new artifact row and, if stored here, its location."""
+    values = _insert_values(row)
     with connection.cursor() as cursor:
-        cursor.execute(_INSERT_SQL, _insert_values(row))
-        if located is not None:
-            cursor.execute(
-                "INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at) "
-                "VALUES (%s, %s, %s, inventory_now())",
-                [row.id, located.storage_id, located.storage_bucket],
-            )
+        if located is None:
+            cursor.execute(_INSERT_SQL, values)
+        else:
+            place = {"storage_id": located.storage_id, "storage_bucket": located.storage_bucket}
+            cursor.execute(_INSERT_STORED_SQL, values | place)
+
+
+def insert_recorded(row: ArtifactRow, located: Located, entry: Values) -> None:
+    """The same, with the entry of the audit that says who did it, in one statement: each one costs a PUT a round trip."""
+    place = {"storage_id": located.storage_id, "storage_bucket": located.storage_bucket}
+    with connection.cursor() as cursor:
+        cursor.execute(_INSERT_RECORDED_SQL, _insert_values(row) | place | entry)
 
 
 def insert_location(artifact_id: uuid.UUID, uri: str, located: Located) -> None:
@@ -155,18 +170,18 @@ def current_txid() -> int:
     return int(txid)
 
 
-def _insert_values(row: ArtifactRow) -> list[uuid.UUID | str | int | datetime | bytes | None]:
-    return [
-        row.id,
-        row.uri,
-        row.uri_bucket,
-        row.content_checksum,
-        row.content_last_modified,
-        row.content_length,
-        row.content_type,
-        row.content_encoding,
-        row.last_modified,
-        row.meta_checksum,
-        row.content_sha256,
-        row.meta_modified_at,
-    ]
+def _insert_values(row: ArtifactRow) -> Values:
+    return {
+        "id": row.id,
+        "uri": row.uri,
+        "uri_bucket": row.uri_bucket,
+        "content_checksum": row.content_checksum,
+        "content_last_modified": row.content_last_modified,
+        "content_length": row.content_length,
+        "content_type": row.content_type,
+        "content_encoding": row.content_encoding,
+        "last_modified": row.last_modified,
+        "meta_checksum": row.meta_checksum,
+        "content_sha256": row.content_sha256,
+        "meta_modified_at": row.meta_modified_at,
+    }

@@ -25,7 +25,7 @@ from datamodel.permissions import Caller, known
 from datamodel.scopes import UnbelievableClaimsError, judge_service
 from datamodel.sealing import unseal
 from datamodel.statements import (
-    BETWEEN_INVENTORIES,
+    FULLY_NAMED,
     UnbelievableStatementError,
     signed_statement,
     unverified,
@@ -133,7 +133,7 @@ def _sign(peer_id: uuid.UUID) -> str:
         raise NotConfiguredError("this inventory has no identity yet: run manage.py provision")
     now = int(datetime.now(UTC).timestamp())
     claims = {"iss": str(own_id), "aud": str(peer_id), "iat": now, "exp": now + SECONDS}
-    return signed_statement(key, claims, kind=KIND, algorithm=BETWEEN_INVENTORIES)
+    return signed_statement(key, claims, kind=KIND, algorithm=FULLY_NAMED)
 
 
 def clear() -> None:

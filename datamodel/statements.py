@@ -17,8 +17,8 @@ from datamodel.keysets import verification_key
 from datamodel.preauth import SigningKey
 
 Claims = Mapping[str, Any]
-# What inventories tell each other names its algorithm fully; what anybody may verify keeps the older name.
-BETWEEN_INVENTORIES = "Ed25519"
+# What inventories verify names its algorithm fully; receipts and what else clients verify keep the older name.
+FULLY_NAMED = "Ed25519"
 _FOR_ANYBODY = "EdDSA"
 
 
@@ -43,7 +43,7 @@ def unverified(text: str) -> tuple[Claims, Claims]:
 
 
 def verified(text: str, keys: Mapping[str, bytes], *, kind: str) -> Claims:
-    """The claims of a statement of this kind between inventories, signed by the one of these keys (by id) that it names.
+    """The claims of a statement of this kind and of the full name of its algorithm, signed by the one of these keys (by id) that it names.
 
     Raises `UnbelievableStatementError`.
     """
@@ -54,7 +54,7 @@ def verified(text: str, keys: Mapping[str, bytes], *, kind: str) -> Claims:
     if raw is None:
         raise UnbelievableStatementError("it is signed by a key that is not trusted")
     try:
-        return dict(jwt.decode(text, verification_key(raw), algorithms=[BETWEEN_INVENTORIES]).claims)
+        return dict(jwt.decode(text, verification_key(raw), algorithms=[FULLY_NAMED]).claims)
     except (JoseError, ValueError):
         raise UnbelievableStatementError("its signature is not good") from None
 

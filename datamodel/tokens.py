@@ -17,6 +17,8 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from datamodel.access import canonical_prefix
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action
 from datamodel.errors import InvalidRequestError, NotAuthenticatedError, StateConflictError
 from datamodel.grants import ALL_GRANTS, Grant, Limits
 from datamodel.models import ApiToken
@@ -78,21 +80,24 @@ def create_api_token(
 ) -> str:
     """Make (or, under the same name, replace) an API token; returns the secret, which is kept nowhere."""
     secret, limited = token or new_token(), limits or TokenLimits()
-    ApiToken.objects.update_or_create(
-        name=name,
-        defaults={
-            "digest": token_digest(secret),
-            "previous_digest": None,
-            "previous_until": None,
-            "grants": sorted(grants),
-            "prefixes": list(limited.prefixes),
-            "methods": list(limited.methods),
-            "created_at": now,
-            "expires_at": expires_at,
-            "revoked_at": None,
-        },
-    )
-    transaction.on_commit(token_callers.clear)
+    kept: dict[str, object] = {
+        "digest": token_digest(secret),
+        "previous_digest": None,
+        "previous_until": None,
+        "grants": sorted(grants),
+        "prefixes": list(limited.prefixes),
+        "methods": list(limited.methods),
+        "expires_at": expires_at,
+        "revoked_at": None,
+    }
+    with transaction.atomic():
+        is_same = ApiToken.objects.filter(name=name, **kept).exists()
+        ApiToken.objects.update_or_create(name=name, defaults=kept | {"created_at": now})
+        if not is_same:
+            until = expires_at.isoformat() if expires_at is not None else None
+            facts = {"grants": kept["grants"], "prefixes": kept["prefixes"], "methods": kept["methods"], "until": until}
+            record(Action.TOKEN_CREATED, name, details=facts)
+        transaction.on_commit(token_callers.clear)
     return secret
 
 
@@ -112,15 +117,20 @@ def rotate_api_token(*, name: str, now: datetime, overlap: timedelta) -> str:
         token.previous_digest, token.previous_until = token.digest, now + overlap
         token.digest = token_digest(secret)
         token.save(update_fields=["digest", "previous_digest", "previous_until"])
+        record(Action.TOKEN_ROTATED, name, details={"overlapUntil": token.previous_until.isoformat()})
         transaction.on_commit(token_callers.clear)
     return secret
 
 
 def revoke_api_tokens(*, tokens: QuerySet[ApiToken], now: datetime) -> int:
     """These tokens open nothing any more, at once in every process; returns how many still did."""
-    count = tokens.filter(revoked_at__isnull=True).update(revoked_at=now)
-    transaction.on_commit(token_callers.clear)
-    return count
+    with transaction.atomic():
+        names = list(tokens.filter(revoked_at__isnull=True).select_for_update().values_list("name", flat=True))
+        ApiToken.objects.filter(name__in=names).update(revoked_at=now)
+        for name in names:
+            record(Action.TOKEN_REVOKED, name)
+        transaction.on_commit(token_callers.clear)
+    return len(names)
 
 
 def caller_of(token: ApiToken) -> TokenCaller:

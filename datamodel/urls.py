@@ -7,6 +7,7 @@ from django.urls import URLPattern, URLResolver, path
 # The schema generator finds `openapi`'s extension once it is imported; only who serves or prints a schema has routes.
 from datamodel import openapi, views  # noqa: F401
 from datamodel.alarms.views import AlarmsView
+from datamodel.audit.views import audit
 from datamodel.pairing import views as pairing
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -22,6 +23,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("permissions/explain", views.explain_permission, name="explain-permission"),
     path("availability", views.availability, name="availability"),
     path("alarms", AlarmsView.as_view(), name="alarms"),
+    path("audit", audit, name="audit"),
     path("capabilities", views.capabilities, name="capabilities"),
     path("schema", views.SchemaView.as_view(), name="schema"),
     path("docs", views.DocsView.as_view(url_name="schema"), name="docs"),

@@ -18,6 +18,10 @@ from django.db import connection
 from datamodel import queries, rules as model_rules
 from datamodel.alarms.operations import raise_alarm
 from datamodel.alarms.rules import AlarmKind, family_of
+from datamodel.audit.acting import Actor
+from datamodel.audit.recording import record_removals
+from datamodel.audit.rules import Action
+from datamodel.models import RemoteInventory
 from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact
 from datamodel.rows import (
     claim_retired,
@@ -100,21 +104,31 @@ def dead_uris() -> list[str]:
 def apply_tombstones_at_global(*, remote_id: int) -> int:
     """Deleted for ever: the event gets our own time, so that it is news to the sites."""
     changed = _insert_tombstones(remote_id, "inventory_now()")
-    _retire([known.artifact.id for known, _, _ in _dead()])
+    dead = [known.artifact for known, _, _ in _dead()]
+    _retire([artifact.id for artifact in dead])
+    _record_deaths(remote_id, dead)
     return changed + _execute("DELETE FROM site_location s USING harvested h WHERE s.artifact_id = h.id")
 
 
 def apply_tombstones_at_site(*, remote_id: int) -> int:
     """Deleted for ever; but content that was put again here after the deletion stays, under a new id."""
     changed = _insert_tombstones(remote_id, "h.last_modified")
-    retired: list[uuid.UUID] = []
+    retired: list[ArtifactRow] = []
     for known, reaffirmed_at, deleted_at in _dead():
         if known.location is not None and reaffirmed_at is not None and outlives(reaffirmed_at, deleted_at):
             _renew(known.artifact, known.location, reaffirmed_at)
         else:
-            retired.append(known.artifact.id)
-    _retire(retired)
+            retired.append(known.artifact)
+    _retire([artifact.id for artifact in retired])
+    _record_deaths(remote_id, retired)
     return changed
+
+
+def _record_deaths(remote_id: int, dead: Sequence[ArtifactRow]) -> None:
+    """One entry of the audit per batch: who deleted them, at the peer, its own audit says."""
+    if dead:
+        peer = RemoteInventory.objects.values_list("name", flat=True).get(id=remote_id)
+        record_removals(Action.HARVEST, peer, [artifact.uri for artifact in dead], actor=Actor(peer, "peer"))
 
 
 def _prepare(remote_id: int, role: _Role) -> int:

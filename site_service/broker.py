@@ -29,6 +29,8 @@ from dramatiq.middleware import (
     TimeLimit,
 )
 
+from datamodel.audit import acting
+
 
 class DatabaseConnections(Middleware):
     """Connection hygiene: no message inherits a broken connection, no idle worker holds one."""
@@ -44,6 +46,14 @@ class DatabaseConnections(Middleware):
     after_skip_message = before_process_message
 
 
+class Acting(Middleware):
+    """What an actor does is its doing (`datamodel.audit`)."""
+
+    def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
+        del broker
+        acting.begin_work(message.actor_name)
+
+
 def make_broker() -> RedisBroker:
     """Nothing is reached yet. The list is explicit: the default one serves metrics on a port of its own.
 
@@ -57,6 +67,7 @@ def make_broker() -> RedisBroker:
         Retries(min_backoff=1000, max_backoff=300_000, max_retries=10),
         CurrentMessage(),
         DatabaseConnections(),
+        Acting(),
     ]
     return RedisBroker(
         url=settings.INVENTORY_DRAMATIQ_URL, namespace=f"{settings.INVENTORY_NAME}:dramatiq", middleware=middleware

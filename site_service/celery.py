@@ -16,6 +16,7 @@ app.conf.update(settings.CELERY_SETTINGS)
 app.autodiscover_tasks(
     [
         "datamodel.alarms",
+        "datamodel.audit",
         "datamodel.snapshots",
         "harvest",
         "harvest.reconcile",
@@ -36,6 +37,8 @@ def every(seconds: float, task: str) -> dict[str, object]:
 
 app.conf.beat_schedule = {
     "alarms": every(10, "datamodel.alarms.tasks.deliver_alarms"),
+    "audit": every(10, "datamodel.audit.tasks.seal_audit"),
+    "audit-archive": every(3600, "datamodel.audit.tasks.archive_audit"),
     "harvest": every(settings.INVENTORY_HARVEST_SECONDS, "harvest.tasks.harvest_all"),
     "expire-events": every(600, "harvest.tasks.expire_events"),
     "reconcile": every(settings.INVENTORY_RECONCILE_SECONDS, "harvest.reconcile.tasks.reconcile_all"),

@@ -12,7 +12,7 @@ from django.test import Client
 from datamodel import keys, service_tokens
 from datamodel.models import InventoryIdentity, PreauthKeyPair, RemoteInventory
 from datamodel.preauth import SigningKey
-from datamodel.statements import BETWEEN_INVENTORIES, signed_statement
+from datamodel.statements import FULLY_NAMED, signed_statement
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Paired:
             "exp": now + service_tokens.SECONDS,
         }
         claims = {name: value for name, value in (claims | changes).items() if value is not None}
-        return signed_statement(key or self.key, claims, kind=kind, algorithm=BETWEEN_INVENTORIES)
+        return signed_statement(key or self.key, claims, kind=kind, algorithm=FULLY_NAMED)
 
     def client(self) -> Client:
         """Its calls of us."""

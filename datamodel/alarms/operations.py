@@ -14,11 +14,14 @@ from django.db.models import QuerySet
 from datamodel.alarms import rules
 from datamodel.alarms.models import Alarm
 from datamodel.alarms.rules import AlarmKind
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action
 from datamodel.rows import database_now
 
 # Longer than sending takes: whoever has not come back by then is dead, and somebody else sends.
 CLAIM_SECONDS = 60
 _KEPT_DAYS = 90
+_TOLD = 50
 _SUBJECT_LENGTH, _TEXT_LENGTH, _ERROR_LENGTH = 512, 2000, 500
 
 
@@ -62,13 +65,15 @@ def raise_alarm(*, kind: AlarmKind, subject: str, text: str, count: int = 1) -> 
 
 def clear_alarms(*, alarms: QuerySet[Alarm], by: str) -> int:
     """These are over; returns how many were open. If it happens again, that is a new alarm."""
-    return alarms.filter(cleared_at__isnull=True).update(cleared_at=database_now(), cleared_by=by[:150])
+    waiting = alarms.filter(cleared_at__isnull=True)
+    return _decide(Action.ALARM_CLEARED, waiting, by, {"cleared_at": database_now(), "cleared_by": by[:150]})
 
 
 def acknowledge_alarms(*, alarms: QuerySet[Alarm], by: str) -> int:
     """Somebody is at it: these are not told again; returns how many were not acknowledged before."""
     waiting = alarms.filter(cleared_at__isnull=True, acknowledged_at__isnull=True)
-    return waiting.update(acknowledged_at=database_now(), acknowledged_by=by[:150])
+    facts = {"acknowledged_at": database_now(), "acknowledged_by": by[:150]}
+    return _decide(Action.ALARM_ACKNOWLEDGED, waiting, by, facts)
 
 
 def plan_deliveries(channels: Sequence[str]) -> None:
@@ -109,6 +114,16 @@ def forget_cleared() -> int:
     with connection.cursor() as cursor:
         cursor.execute(_FORGET_SQL, [_KEPT_DAYS])
         return int(cursor.rowcount)
+
+
+def _decide(action: Action, waiting: QuerySet[Alarm], by: str, facts: dict[str, Any]) -> int:
+    with transaction.atomic():
+        names = dict(waiting.select_for_update().values_list("id", "subject"))
+        Alarm.objects.filter(id__in=names).update(**facts)
+        if names:
+            told = {"numbers": sorted(names)[:_TOLD], "by": by}
+            record(action, next(iter(names.values())) if len(names) == 1 else f"{len(names)} alarms", details=told)
+    return len(names)
 
 
 _RAISE_SQL = """

@@ -19,6 +19,8 @@ from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
 from datamodel import keys
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action
 from datamodel.errors import InvalidRequestError, NotConfiguredError, NotPermittedError, StateConflictError
 from datamodel.keysets import thumbprint
 from datamodel.logs import unit_of_work
@@ -27,7 +29,7 @@ from datamodel.pairing import rules
 from datamodel.pairing.rules import Code, Introduction, MalformedError
 from datamodel.remotes import checked_url
 from datamodel.sealing import seal, unseal
-from datamodel.statements import BETWEEN_INVENTORIES, signed_statement, unverified, verified
+from datamodel.statements import FULLY_NAMED, signed_statement, unverified, verified
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ def invite(*, name: str, role: str, lifetime: timedelta = LIFETIME) -> Invited:
             created_at=now,
             expires_at=now + lifetime,
         )
+        record(Action.PAIRING, name, details={"event": "invited", "role": role, "invitation": str(row.id)})
         work.note(invitation=row.id)
     code = Code(us.url, us.inventory_id, row.id, secret, thumbprint(key.public_bytes))
     return Invited(str(code), row.id, row.expires_at)
@@ -96,6 +99,8 @@ def redeem(*, invitation_id: uuid.UUID, body: bytes, given_proof: str, introduct
             _record(row.name, introduction, us, now)
             row.accepted_by, row.accepted_at = introduction.inventory_id, row.accepted_at or now
             row.save(update_fields=["accepted_by", "accepted_at"])
+            told = {"event": "paired", "invitation": str(row.id), "inventory": str(introduction.inventory_id)}
+            record(Action.PAIRING, row.name, details=told | {"url": introduction.url})
         work.note(
             remote=row.name,
             inventory=introduction.inventory_id,
@@ -103,7 +108,7 @@ def redeem(*, invitation_id: uuid.UUID, body: bytes, given_proof: str, introduct
             resource=introduction.resource_id,
         )
     claims = us.as_json() | {"aud": str(invitation_id)}
-    return signed_statement(keys.signing_key(now=now), claims, kind=ANSWER_KIND, algorithm=BETWEEN_INVENTORIES)
+    return signed_statement(keys.signing_key(now=now), claims, kind=ANSWER_KIND, algorithm=FULLY_NAMED)
 
 
 def complete(*, code: Code, name: str, answer: str) -> RemoteInventory:
@@ -126,6 +131,8 @@ def complete(*, code: Code, name: str, answer: str) -> RemoteInventory:
         # Where it is, the code says: that is what an operator has seen.
         there = Introduction(them.inventory_id, them.role, them.name, code.url, them.keys, them.resource_id)
         remote = _record(name, there, us, datetime.now(UTC))
+        told = {"event": "accepted", "inventory": str(them.inventory_id), "url": code.url}
+        record(Action.PAIRING, name, details=told)
         work.note(inventory=them.inventory_id)
     return remote
 
@@ -153,6 +160,7 @@ def revoke(*, name: str, reason: str) -> RemoteInventory:
         remote.revoked_at = remote.revoked_at or now
         remote.save(update_fields=["enabled", "paired_at", "token", "revoked_at"])
         transaction.on_commit(keys.trust_cache.clear)
+        record(Action.PAIRING, name, reason=reason.strip(), details={"event": "revoked"})
         work.note(inventory=remote.inventory_id)
     return remote
 

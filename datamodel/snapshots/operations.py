@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action
 from datamodel.errors import InvalidRequestError, StateConflictError
 from datamodel.logs import unit_of_work
 from datamodel.models import RemoteInventory
@@ -60,6 +62,7 @@ def create_snapshot(
         with unit_of_work(logger, "create_snapshot", name=name, namespace=namespace.value), transaction.atomic():
             lock_moments(shared=False)
             now = _after_what_was_told(database_now())
+            record(Action.SNAPSHOT_CREATED, name, details={"namespace": namespace.value, "by": created_by})
             return Snapshot.objects.create(
                 name=name,
                 namespace=namespace.value,
@@ -118,10 +121,13 @@ def release_snapshot(*, snapshot: Snapshot) -> None:
     with unit_of_work(logger, "release_snapshot", name=str(snapshot), namespace=snapshot.namespace):
         if snapshot.source and not _is_abandoned(snapshot):
             raise StateConflictError(f"{snapshot} belongs to {snapshot.source}: delete it there")
-        if settings.INVENTORY_ROLE == "global":
-            advance(snapshot=snapshot, to=State.RELEASED, facts={})
-        else:
-            Snapshot.objects.filter(id=snapshot.id).delete()
+        with transaction.atomic():
+            if settings.INVENTORY_ROLE == "global":
+                is_released = advance(snapshot=snapshot, to=State.RELEASED, facts={})
+            else:
+                is_released = Snapshot.objects.filter(id=snapshot.id).delete()[0] > 0
+            if is_released:
+                record(Action.SNAPSHOT_RELEASED, snapshot.name, details={"namespace": snapshot.namespace})
 
 
 def advance(*, snapshot: Snapshot, to: State, facts: dict[str, object]) -> bool:

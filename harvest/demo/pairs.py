@@ -12,6 +12,7 @@ from typing import Any
 
 import urllib3
 
+from datamodel.errors import RestoringError
 from harvest.demo.records import DemoError
 
 _PATIENCE_SECONDS = 60.0
@@ -29,6 +30,10 @@ class Side:
     token: str
 
 
+class _RestoringError(Exception):
+    """It is closed until it agrees with its peers again: whom it knows came back with the backup."""
+
+
 def pair_all(pairs: Iterable[tuple[Side, Side]], stopping: threading.Event) -> None:
     """Pair each of these, unless it is paired already. Raises `DemoError`."""
     wanted = list(pairs)
@@ -40,7 +45,10 @@ def pair_all(pairs: Iterable[tuple[Side, Side]], stopping: threading.Event) -> N
 
 
 def _pair(inviting: Side, accepting: Side, stopping: threading.Event) -> None:
-    known, knows = _knows(inviting, accepting, stopping), _knows(accepting, inviting, stopping)
+    try:
+        known, knows = _knows(inviting, accepting, stopping), _knows(accepting, inviting, stopping)
+    except _RestoringError:
+        return
     if stopping.is_set() or (known and knows):
         return
     if known:
@@ -71,6 +79,8 @@ def _call(side: Side, path: str, document: dict[str, str] | None = None) -> Any:
         body=None if document is None else json.dumps(document),
         headers={"Authorization": f"Bearer {side.token}", "Content-Type": "application/json"},
     )
+    if answer.status == 503 and RestoringError.code.encode() in answer.data:
+        raise _RestoringError
     if answer.status == 503:
         raise urllib3.exceptions.ProtocolError("it is not ready")
     if answer.status not in {200, 201}:

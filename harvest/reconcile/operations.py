@@ -22,6 +22,9 @@ from datamodel import brake
 from datamodel.alarms.models import Alarm
 from datamodel.alarms.operations import clear_alarms, raise_alarm
 from datamodel.alarms.rules import AlarmKind
+from datamodel.audit.acting import Actor
+from datamodel.audit.recording import record_removals
+from datamodel.audit.rules import Action as Word
 from datamodel.models import RemoteInventory
 from datamodel.operations import serialized
 from harvest import apply_artifacts
@@ -98,6 +101,7 @@ def settle_excluded(*, remote: RemoteInventory, scope: Scope, mode: Mode) -> lis
             ids = [artifact_id for artifact_id, _ in found]
             _execute("DELETE FROM site_location WHERE artifact_id = ANY(%s)", [ids])
             _execute("DELETE FROM artifact WHERE id = ANY(%s)", [ids])
+            record_removals(Word.RECONCILE, f"{remote.name}, not wanted any more", [uri for _, uri in found])
         return [Finding(artifact_id, uri, verdict, is_applied) for artifact_id, uri in found]
 
     return serialized(drop)
@@ -185,6 +189,9 @@ def _settle(
         )
     if chosen[Action.QUARANTINE]:
         _quarantine(remote, chosen[Action.QUARANTINE])
+    # Of what is deleted everywhere, the tombstones tell.
+    dropped = [each for each in findings if each.verdict.action is not Action.DELETE]
+    record_removals(Word.RECONCILE, remote.name, _removed_uris(dropped), actor=Actor(remote.name, "peer"))
     if chosen[Action.DELETE] and _stage(by_stream[DELETED_ARTIFACTS], remote, chosen[Action.DELETE]):
         _apply_tombstones(remote)
     if chosen[Action.TAKE] and _stage(by_stream[ARTIFACTS], remote, chosen[Action.TAKE]):

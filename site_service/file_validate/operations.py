@@ -18,6 +18,8 @@ from django.db.models import QuerySet
 
 from datamodel import brake, operations as model
 from datamodel.adoption import adopt_content, move_location, retire_content
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action as AuditAction
 from datamodel.errors import ArtifactNotFoundError, DeletionBrakeError, StateConflictError, StorageError
 from datamodel.operations import Preconditions, serialized
 from datamodel.queries import artifact_by_id
@@ -162,6 +164,9 @@ def _close(finding: ValidationFinding, decided_by: str, applied: Applied) -> App
     finding.state = states.APPLIED if applied.is_done else states.CHANGED
     finding.state_at, finding.decided_by = database_now(), decided_by
     finding.save(update_fields=["state", "state_at", "decided_by"])
+    if applied.is_done:
+        facts = {"action": finding.action, "label": finding.label, "policy": finding.policy, "by": decided_by}
+        record(AuditAction.FINDING_APPLIED, finding.uri or finding.storage_id, details=facts, reason=applied.reason)
     return applied
 
 

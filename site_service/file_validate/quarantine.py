@@ -16,6 +16,8 @@ from datamodel import operations as model
 from datamodel.adoption import adopt_content
 from datamodel.alarms.operations import raise_alarm
 from datamodel.alarms.rules import AlarmKind, family_of
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action
 from datamodel.errors import InvalidRequestError, StateConflictError
 from datamodel.logs import unit_of_work
 from datamodel.models import Artifact
@@ -245,3 +247,5 @@ def _is_in_use(held: QuarantinedObject) -> bool:
 def _step(held: QuarantinedObject, state: str, decided_by: str, reason: str = "") -> None:
     held.state, held.state_at, held.decided_by, held.reason = state, database_now(), decided_by, reason.strip()[:200]
     held.save(update_fields=["state", "state_at", "decided_by", "reason"])
+    facts = {"decision": str(state), "by": decided_by, "object": held.storage_id}
+    record(Action.QUARANTINE_DECIDED, held.uri or held.storage_id, details=facts, reason=reason.strip())

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from django.db import connection
 
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action
 from datamodel.operations import serialized
 from datamodel.restoration import refuse_while_restoring
 from datamodel.uris import Namespace
@@ -41,7 +43,11 @@ def set_policy(*, namespace: Namespace, wanted: bool, priority: int = 0, note: s
         if note is not None:
             values["note"] = note
         SyncPolicy.objects.update_or_create(namespace=namespace.value, defaults=values)
-        return _follow(old, old.changed(rule), is_changed=rule not in old.rules)
+        change = _follow(old, old.changed(rule), is_changed=rule not in old.rules)
+        if change.is_changed:
+            facts = {"wanted": wanted, "priority": priority, "note": note, "dropped": change.dropped}
+            record(Action.POLICY_CHANGED, namespace.value, details=facts)
+        return change
 
     return serialized(write)
 
@@ -56,7 +62,10 @@ def remove_policy(*, namespace: Namespace) -> PolicyChange:
         refuse_while_restoring()
         old = _locked_policy()
         removed, _ = SyncPolicy.objects.filter(namespace=namespace.value).delete()
-        return _follow(old, old.without(namespace), is_changed=removed > 0)
+        change = _follow(old, old.without(namespace), is_changed=removed > 0)
+        if change.is_changed:
+            record(Action.POLICY_REMOVED, namespace.value, details={"dropped": change.dropped})
+        return change
 
     return serialized(write)
 
@@ -71,6 +80,7 @@ def apply_first_policy(*, rules: Sequence[Rule]) -> bool:
             SyncPolicy(namespace=rule.namespace.value, wanted=rule.wanted, priority=rule.priority) for rule in rules
         )
         _follow(Policy(), Policy(rules), is_changed=True)
+        record(Action.POLICY_CHANGED, "the first policy", details={"namespaces": [r.namespace.value for r in rules]})
         return True
 
     return serialized(write)

@@ -16,6 +16,8 @@ from typing import Any
 from django.db import connection, transaction
 
 from datamodel.attachment import drop_locations
+from datamodel.audit.recording import record_removals
+from datamodel.audit.rules import Action
 from datamodel.errors import RemoteError, RemoteRefusedError
 from datamodel.logs import unit_of_work
 from datamodel.models import InventoryIdentity
@@ -295,7 +297,8 @@ def _drop_granted() -> int:
         # A statement of its own: it sees what was committed while the locks were waited for.
         cursor.execute(_DROPPABLE_SQL, [[release_id for release_id, _ in found]])
         granted = cursor.fetchall()
-    drop_locations([artifact_id for _, artifact_id, is_here in granted if is_here])
+    dropped = drop_locations([artifact_id for _, artifact_id, is_here in granted if is_here])
+    record_removals(Action.RETIRE, "copies that all globals let go", sorted(map(str, dropped)))
     move([release_id for release_id, _, is_here in granted if is_here], ReleaseState.DROPPED)
     move([release_id for release_id, _, is_here in granted if not is_here], ReleaseState.GONE)
     return len(found)

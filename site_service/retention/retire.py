@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from django.db import connection, transaction
 
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action
 from datamodel.errors import StateConflictError
 from datamodel.logs import unit_of_work
 from datamodel.operations import serialized
@@ -52,11 +54,14 @@ def preview(namespace: Namespace) -> RetirePreview:
 def begin_run(*, namespace: Namespace, reason: str, started_by: str) -> RetireRun:
     """A run over a namespace; whoever advances runs does the rest. A namespace whose run is not over has one already: that is returned."""
     with transaction.atomic():
-        run, _ = RetireRun.objects.get_or_create(
+        run, is_new = RetireRun.objects.get_or_create(
             namespace=namespace.value,
             state=RetireRun.State.RUNNING,
             defaults={"reason": reason, "started_by": started_by, "after": "", "started_at": database_now()},
         )
+        if is_new:
+            facts = {"run": str(run.id), "by": started_by}
+            record(Action.RETIRE, namespace.value, details=facts, reason=reason)
     return run
 
 
@@ -73,6 +78,7 @@ def cancel_run(*, run_id: uuid.UUID) -> RetireRun:
             run.state, run.finished_at = RetireRun.State.CANCELLED, database_now()
             run.save(update_fields=["state", "finished_at"])
             dropping.withdraw(run_id=run.id)
+            record(Action.RETIRE, run.namespace, details={"run": str(run.id), "cancelled": True})
     run.refresh_from_db()
     return run
 

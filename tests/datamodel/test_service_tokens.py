@@ -129,7 +129,8 @@ def test_forgeries_are_refused_and_never_anonymous(peer: Paired, settings: Setti
 
 
 def test_clocks_may_differ_a_little(peer: Paired, settings: Settings) -> None:
-    late = peer.token(iat=NOW - SECONDS - 20, exp=NOW - 20)
+    now = int(time.time())
+    late = peer.token(iat=now - SECONDS - 20, exp=now - 20)
     assert authenticate(late).inventory_id == peer.remote.inventory_id
     settings.INVENTORY_OIDC_LEEWAY_SECONDS = 1
     with pytest.raises(NotAuthenticatedError, match="expired"):

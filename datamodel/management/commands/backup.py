@@ -9,6 +9,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from datamodel.archive import BackupError, Manifest, verify
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action
 from datamodel.backup import chosen_file, write_backup
 from datamodel.errors import InventoryError
 
@@ -34,6 +36,7 @@ class Command(BaseCommand):
                 manifest = verify(path)
             else:
                 path, manifest = write_backup(options["target"])
+                record(Action.BACKUP, path.name, details={"rows": manifest.rows})
         except (BackupError, InventoryError) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{path}: whole, {path.stat().st_size:,} bytes")

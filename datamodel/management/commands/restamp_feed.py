@@ -9,6 +9,8 @@ from django.core.management.base import BaseCommand
 from django.db import transaction
 
 from datamodel import restoration
+from datamodel.audit.recording import record
+from datamodel.audit.rules import Action
 from datamodel.identity import restamp_feed
 
 
@@ -29,6 +31,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         with transaction.atomic():
             stamped = restamp_feed()
+            record(Action.RESTORE, "restamp_feed", details={"nothingLost": bool(options["nothing_lost"])})
             if not options["nothing_lost"]:
                 restoration.begin(source="restamp_feed", by="command", taken_at=None)
         self.stdout.write(f"{stamped} rows restamped; the feed has a new epoch")

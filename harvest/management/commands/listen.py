@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import DatabaseError, connection
 
+from datamodel.audit.chain import Sealer
 from datamodel.errors import InventoryError
 from harvest.listening import REFRESH_SECONDS, Listeners
 from harvest.tasks import request_harvest
@@ -26,6 +27,9 @@ class Command(BaseCommand):
         stopped = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopped.set())
+        # The one service that always runs and mostly waits; Celery seals, too, but not every second.
+        sealer = Sealer()
+        sealer.start()
         listeners = Listeners(request_harvest)
         while not stopped.is_set():
             try:
@@ -37,3 +41,4 @@ class Command(BaseCommand):
             stopped.wait(REFRESH_SECONDS)
         # The threads are daemons: a request that still waits ends with the process.
         listeners.stop()
+        sealer.stop()
