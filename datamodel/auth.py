@@ -6,7 +6,6 @@ The first match wins; bad credentials never fall through to anonymous.
 from __future__ import annotations
 
 import base64
-import binascii
 import uuid
 from datetime import UTC, datetime
 from typing import NoReturn, cast
@@ -113,7 +112,7 @@ def _presented_token(request: HttpRequest) -> str | None:
 def _basic_password(value: str) -> str:
     try:
         _, _, password = base64.b64decode(value, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, not ASCII, or not UTF-8 inside
         return _refuse("the Basic credentials are malformed")
     return password or _refuse("the Basic password must be an API token")
 

@@ -46,7 +46,7 @@ class LineFormatter(logging.Formatter):
 
 def _value(value: object) -> str:
     text = str(value)
-    return text if text and not re.search(r'[\s"=]', text) else json.dumps(text)
+    return text if text and text.isprintable() and not re.search(r'[\s"=]', text) else json.dumps(text)
 
 
 class Work:

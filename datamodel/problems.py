@@ -8,9 +8,11 @@ import uuid
 from http import HTTPStatus
 from typing import Any
 
-from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.conf import settings
+from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
@@ -124,7 +126,11 @@ def known_error(error: Exception) -> InventoryError | None:
         return errors.RouteNotFoundError(_HERE_IS_NOTHING)
     if isinstance(error, PermissionDenied):
         return errors.NotPermittedError(str(error) or "this is not permitted")
-    if isinstance(error, BadRequest | SuspiciousOperation):
+    if isinstance(error, RequestDataTooBig):
+        return errors.ContentTooLargeError(f"the body may have at most {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes")
+    if isinstance(error, UnreadablePostError):
+        return errors.ShortBodyError("the body was cut, or nothing came for too long")
+    if isinstance(error, BadRequest | SuspiciousOperation | MultiPartParserError):
         return errors.InvalidRequestError(str(error) or "the request is malformed")
     return _from_drf(error) if isinstance(error, drf.APIException) else None
 

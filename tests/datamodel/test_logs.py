@@ -100,3 +100,9 @@ def test_work_that_fails_logs_its_reason_and_lets_the_error_pass(
     assert record.levelname == "WARNING"
     assert record.facts["reason"] == reason  # type: ignore[attr-defined]  # set by `extra`
     assert record.facts["result"] == "failed"  # type: ignore[attr-defined]  # set by `extra`
+
+
+@pytest.mark.parametrize("text", ["a\x1b[2Jb", "a\x85b", "a\u2028b", "a\rb", "a\x00b", "a\u202eb", "\ud800"])
+def test_a_hostile_value_stays_on_its_line_and_sends_nothing_to_a_terminal(text: str) -> None:
+    assert line(path=text).isprintable()
+    assert line(path=text).isascii()
