@@ -106,7 +106,6 @@ def _send(request: HttpRequest, path: FilePath, artifact: ArtifactRow, located: 
         raise RangeNotSatisfiableError("the range lies outside the content", length=artifact.content_length)
     store = get_store()
     is_file = store.capabilities.is_local
-    _limit_stalls(request)
     try:
         if not spans:
             content = _open(artifact, located, None)
@@ -127,13 +126,6 @@ def _send(request: HttpRequest, path: FilePath, artifact: ArtifactRow, located: 
 def _open(artifact: ArtifactRow, located: Located, span: Span | None) -> Readable:
     asked = ByteRange(span.start, span.length) if span is not None else None
     return get_store().open(located.storage_id, expected_length=artifact.content_length, byte_range=asked)
-
-
-def _limit_stalls(request: HttpRequest) -> None:
-    """A reader that takes nothing for so long loses its connection, and gives its thread back."""
-    connected = request.META.get("gunicorn.socket")
-    if connected is not None:
-        connected.settimeout(settings.INVENTORY_READ_TIMEOUT_SECONDS)
 
 
 def _refuse_soda(request: HttpRequest) -> None:
