@@ -15,7 +15,7 @@ from django.contrib.auth.models import AbstractUser
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
-from datamodel import access, issuers, keys, preauth
+from datamodel import access, issuers, keys, preauth, rates
 from datamodel.errors import NotAuthenticatedError, NotPermittedError
 from datamodel.models import StorageSite
 from datamodel.permissions import ALL_GRANTS, ANONYMOUS, Caller, grants_of, known
@@ -37,11 +37,19 @@ __all__ = [
 
 
 def caller_of(request: HttpRequest) -> Caller:
-    """Who is calling, noted for the log line; asked once per request. Raises as `authenticate` does."""
+    """Who is calling, noted for the log line; asked and counted once per request.
+
+    Raises as `authenticate` does, and `TooManyRequestsError`.
+    """
     found: Caller | None = getattr(request, "caller", None)
     if found is None:
-        found = authenticate(request)
+        try:
+            found = authenticate(request)
+        except NotAuthenticatedError:
+            rates.charge_failure(request)
+            raise
         note_caller(request, found)
+        rates.charge_caller(request, found)
     return found
 
 

@@ -74,6 +74,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "datamodel.middleware.AnswerMiddleware",
     "datamodel.middleware.ProblemMiddleware",
+    "datamodel.middleware.LoginMiddleware",
     "datamodel.middleware.RestorationMiddleware",
 ]
 
@@ -147,6 +148,11 @@ X_FRAME_OPTIONS = "DENY"
 
 # The byte plane reads its input stream itself; Django's own limits guard forms and JSON.
 DATA_UPLOAD_MAX_MEMORY_SIZE = env.integer("INVENTORY_MAX_REQUEST_BYTES", 16 * 1024 * 1024, minimum=1024)
+
+# Requests/seconds of one caller, of one address, and of wrong credentials from one address; empty: no limit.
+INVENTORY_RATE_PER_CALLER = env.rate("INVENTORY_RATE_PER_CALLER", "")
+INVENTORY_RATE_PER_ADDRESS = env.rate("INVENTORY_RATE_PER_ADDRESS", "")
+INVENTORY_RATE_FAILED = env.rate("INVENTORY_RATE_FAILED", "60/60")
 
 INVENTORY_ANONYMOUS_READ = env.flag("INVENTORY_ANONYMOUS_READ", default=False)
 INVENTORY_CONTENT_ALGORITHM = env.text("INVENTORY_CONTENT_ALGORITHM", "md5")

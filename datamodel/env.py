@@ -29,6 +29,14 @@ class MailServer:
     is_starttls: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many requests in so many seconds."""
+
+    requests: int
+    seconds: int
+
+
 def text(name: str, default: str | None = None) -> str:
     """The variable's value, or that of its `_FILE`. Raises `NotConfiguredError` when absent without default."""
     if name in os.environ:
@@ -71,6 +79,17 @@ def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise NotConfiguredError(f"{name} must be one of {', '.join(allowed)}; it is {value!r}")
     return value
+
+
+def rate(name: str, default: str) -> Rate | None:
+    """`REQUESTS/SECONDS`, as in 600/60; empty or 0: no limit. Raises `NotConfiguredError`."""
+    value = text(name, default).strip()
+    if value in {"", "0"}:
+        return None
+    requests, _, seconds = value.partition("/")
+    if not (requests.isdecimal() and seconds.isdecimal() and int(requests) and 0 < int(seconds) <= 86_400):
+        raise NotConfiguredError(f"{name} must look like 600/60 (requests/seconds, at most a day); it is {value!r}")
+    return Rate(int(requests), int(seconds))
 
 
 def words(name: str, default: str = "") -> list[str]:

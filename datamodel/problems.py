@@ -28,6 +28,7 @@ STATUS: dict[type[InventoryError], HTTPStatus] = {
     errors.InvalidRequestError: HTTPStatus.BAD_REQUEST,
     errors.NotAuthenticatedError: HTTPStatus.UNAUTHORIZED,
     errors.NotPermittedError: HTTPStatus.FORBIDDEN,
+    errors.TooManyRequestsError: HTTPStatus.TOO_MANY_REQUESTS,
     errors.ReadOnlyError: HTTPStatus.FORBIDDEN,
     errors.RouteNotFoundError: HTTPStatus.NOT_FOUND,
     errors.MethodNotAllowedError: HTTPStatus.METHOD_NOT_ALLOWED,
@@ -61,6 +62,7 @@ STATUS: dict[type[InventoryError], HTTPStatus] = {
     errors.PositionNotReachedError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 RETRY_AFTER_SECONDS = "2"
+_COME_AGAIN = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
 _HERE_IS_NOTHING = "there is nothing at this address; /docs lists what there is"
 _FROM_DRF: dict[type[drf.APIException], type[InventoryError]] = {
     drf.NotFound: errors.RouteNotFoundError,
@@ -162,8 +164,8 @@ def _complete(response: HttpResponse | Response, error: InventoryError, status: 
     # What is said not to be there may be there for somebody: credentials might change the answer.
     if status == HTTPStatus.UNAUTHORIZED or isinstance(error, errors.ArtifactNotFoundError):
         response["WWW-Authenticate"] = 'Bearer realm="inventory", Basic realm="inventory", charset="UTF-8"'
-    if error.retryable and status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.CONFLICT}:
-        response["Retry-After"] = RETRY_AFTER_SECONDS
+    if error.retryable and status in _COME_AGAIN:
+        response["Retry-After"] = str(error.fields.get("retry_after", RETRY_AFTER_SECONDS))
     if isinstance(error, errors.RangeNotSatisfiableError):
         response["Content-Range"] = f"bytes */{error.fields['length']}"
     if isinstance(error, errors.PreconditionFailedError) and error.fields.get("etag"):

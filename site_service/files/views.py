@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
-from datamodel import auth, representation
+from datamodel import auth, rates, representation
 from datamodel.doors import decides
 from datamodel.errors import (
     InvalidRequestError,
@@ -274,7 +274,11 @@ def _authorize(request: HttpRequest, path: FilePath, transaction_id: str | None 
     method = str(request.method)
     if path.token is not None:
         begun_at = _begun_with(path.token, transaction_id)
-        caller = auth.authenticate_url(path.token, path.uri, http_method=method, begun_at=begun_at)
+        try:
+            caller = auth.authenticate_url(path.token, path.uri, http_method=method, begun_at=begun_at)
+        except NotPermittedError:
+            rates.charge_failure(request)
+            raise
     else:
         caller = auth.caller_of(request)
         if caller.method == "session" and method not in _SAFE:
