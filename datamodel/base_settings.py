@@ -28,14 +28,14 @@ ALLOWED_HOSTS = env.words("INVENTORY_ALLOWED_HOSTS", ",".join(_HOSTS))
 CSRF_TRUSTED_ORIGINS = env.words("INVENTORY_CSRF_TRUSTED_ORIGINS", "/".join(INVENTORY_PUBLIC_URL.split("/")[:3]))
 
 
-def _secret_key() -> str:
+def _secret_key() -> env.Secret:
     """Given, or (development and the demo) derived from nothing but this process: then sessions end with it."""
-    return env.text("INVENTORY_SECRET_KEY", "") or base64.b64encode(os.urandom(48)).decode()
+    return env.secret("INVENTORY_SECRET_KEY", "") or env.Secret(base64.b64encode(os.urandom(48)).decode())
 
 
 SECRET_KEY = _secret_key()
 INVENTORY_SECRET_KEY_IS_TEMPORARY = env.text("INVENTORY_SECRET_KEY", "") == ""
-SECRET_KEY_FALLBACKS = env.words("INVENTORY_SECRET_KEY_FALLBACKS")
+SECRET_KEY_FALLBACKS = [env.Secret(word) for word in env.words("INVENTORY_SECRET_KEY_FALLBACKS")]
 
 BASE_APPS = [
     # Its pages are loaded with the routes: workers have none, and start without them.
@@ -97,9 +97,9 @@ TEMPLATES: list[dict[str, Any]] = [
 DATABASE_LIMITS = (
     "-c statement_timeout={statement} -c idle_in_transaction_session_timeout={idle} -c lock_timeout={lock}"
 )
-_DATABASE_URL = env.text("DATABASE_URL", "")
+_DATABASE_URL = env.secret("DATABASE_URL", "")
 INVENTORY_DATABASE_CONFIGURED = bool(_DATABASE_URL)
-INVENTORY_DIRECT_DATABASE_URL = env.text("INVENTORY_DIRECT_DATABASE_URL", _DATABASE_URL)
+INVENTORY_DIRECT_DATABASE_URL = env.secret("INVENTORY_DIRECT_DATABASE_URL", _DATABASE_URL)
 
 
 def _database() -> dict[str, Any]:
@@ -134,7 +134,9 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 LOGIN_URL = "admin:login"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-SILENCED_SYSTEM_CHECKS: list[str] = []
+# The proxy sends browsers from http to https; probes and peers inside speak plain HTTP. Neighbouring host names and lists of
+# browsers' makers are the owner's of the domain.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W008", "security.W021"]
 
 # One host may run several inventories under base paths: their cookies must not overwrite each other.
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"/{INVENTORY_BASE_PATH}"
@@ -144,6 +146,10 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = INVENTORY_PUBLIC_URL.startswith("ht
 SESSION_COOKIE_HTTPONLY = True
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_CONTENT_TYPE_NOSNIFF = True
+# An operator's session ends with the working day.
+SESSION_COOKIE_AGE = 12 * 3600
+# Where the public URL is https, browsers are told to use nothing else for so long.
+SECURE_HSTS_SECONDS = env.integer("INVENTORY_HSTS_SECONDS", 31_536_000) if SESSION_COOKIE_SECURE else 0
 X_FRAME_OPTIONS = "DENY"
 
 # The byte plane reads its input stream itself; Django's own limits guard forms and JSON.
@@ -190,7 +196,7 @@ INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 # Whom alarms are told: addresses, and webhooks as a JSON list of {name, url, secret}; what goes on is told again after so long.
 INVENTORY_ALARM_EMAIL_TO = env.words("INVENTORY_ALARM_EMAIL_TO")
 INVENTORY_ALARM_EMAIL_FROM = env.text("INVENTORY_ALARM_EMAIL_FROM", f"inventory@{_PUBLIC_HOST}")
-INVENTORY_ALARM_WEBHOOKS = env.text("INVENTORY_ALARM_WEBHOOKS", "[]")
+INVENTORY_ALARM_WEBHOOKS = env.secret("INVENTORY_ALARM_WEBHOOKS", "[]")
 INVENTORY_ALARM_REPEAT_SECONDS = env.integer("INVENTORY_ALARM_REPEAT_SECONDS", 4 * 3600, minimum=1)
 _MAIL = env.mail_server(env.text("INVENTORY_EMAIL_URL", "smtp://localhost"))
 EMAIL_HOST, EMAIL_PORT, EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _MAIL.host, _MAIL.port, _MAIL.user, _MAIL.password

@@ -37,6 +37,15 @@ class Rate:
     seconds: int
 
 
+class Secret(str):
+    """A text that no dump of the settings shows: its `repr` is not it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'" if self else "''"
+
+
 def text(name: str, default: str | None = None) -> str:
     """The variable's value, or that of its `_FILE`. Raises `NotConfiguredError` when absent without default."""
     if name in os.environ:
@@ -49,6 +58,11 @@ def text(name: str, default: str | None = None) -> str:
     if default is None:
         raise NotConfiguredError(f"set the environment variable {name} (or {name}_FILE)")
     return default
+
+
+def secret(name: str, default: str | None = None) -> Secret:
+    """As `text`, for what nobody may read in a list of settings."""
+    return Secret(text(name, default))
 
 
 def flag(name: str, *, default: bool) -> bool:
@@ -117,24 +131,24 @@ def database(url: str) -> dict[str, object]:
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
+        "PASSWORD": Secret(unquote(parts.password or "")),
         "HOST": host,
         "PORT": options.pop("port", str(parts.port or "")),
         "OPTIONS": options,
     }
 
 
-def redis_urls(url: str) -> tuple[str, str]:
+def redis_urls(url: str) -> tuple[Secret, Secret]:
     """(Celery's, Dramatiq's) form of one Redis URL: the two name unix sockets differently; databases 0 and 1."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         path = quote(unquote(parts.path))
-        return f"redis+socket://{path}?virtual_host=0", f"unix://{path}?db=1"
+        return Secret(f"redis+socket://{path}?virtual_host=0"), Secret(f"unix://{path}?db=1")
     if parts.scheme not in {"redis", "rediss"}:
         raise NotConfiguredError(f"REDIS_URL must start with redis://, rediss:// or unix://; it is {parts.scheme!r}")
     first = int(parts.path.strip("/") or 0)
     base = parts._replace(path="", query=parts.query)
-    return base._replace(path=f"/{first}").geturl(), base._replace(path=f"/{first + 1}").geturl()
+    return Secret(base._replace(path=f"/{first}").geturl()), Secret(base._replace(path=f"/{first + 1}").geturl())
 
 
 def mail_server(url: str) -> MailServer:
@@ -148,7 +162,7 @@ def mail_server(url: str) -> MailServer:
         host=parts.hostname,
         port=parts.port or _MAIL_PORTS[parts.scheme],
         user=unquote(parts.username or ""),
-        password=unquote(parts.password or ""),
+        password=Secret(unquote(parts.password or "")),
         is_ssl=parts.scheme == "smtps",
         is_starttls=parts.scheme == "smtp+starttls",
     )

@@ -26,11 +26,10 @@ _QUIET = frozenset({"livez", "readyz", "metrics"})
 # What says how we are, or what we are, does so while we are restored too.
 _ALWAYS_OPEN = _QUIET | {"landing", "availability", "capabilities", "schema", "docs"}
 
-# Our own pages: everything from this service, nothing from elsewhere (Swagger UI styles its elements inline).
-PAGE_POLICY = (
-    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
-    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
+# Our own pages, the admin too: files of this service, nothing inline, nothing from elsewhere.
+PAGE_POLICY = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+# Swagger UI styles its elements inline; its page shows nothing that a caller has made.
+DOCS_POLICY = f"{PAGE_POLICY}; style-src 'self' 'unsafe-inline'"
 # Everything else, above all the content of files: an uploaded page must not act with an operator's session.
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox; frame-ancestors 'none'"
 

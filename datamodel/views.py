@@ -23,7 +23,7 @@ from datamodel.doors import decides
 from datamodel.errors import InvalidRequestError, NotReadyError, RouteNotFoundError
 from datamodel.grants import NAMESPACE_GRANTS
 from datamodel.health import ServiceState
-from datamodel.middleware import PAGE_POLICY
+from datamodel.middleware import DOCS_POLICY, PAGE_POLICY
 from datamodel.permissions import Grant, may, require_any
 from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
 from datamodel.uris import ArtifactUri
@@ -154,7 +154,7 @@ class DocsView(SpectacularSwaggerSplitView):
     @extend_schema(exclude=True)
     def get(self, request: Request, *args: object, **kwargs: object) -> Response:
         response: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
-        response["Content-Security-Policy"] = PAGE_POLICY
+        response["Content-Security-Policy"] = DOCS_POLICY
         return response
 
 
