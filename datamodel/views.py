@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views import defaults
 from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
@@ -28,6 +29,7 @@ from datamodel.permissions import Grant, may, require_any
 from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
 from datamodel.uris import ArtifactUri
 
+# `csrf_exempt` below: other methods are not allowed anyway, and 405 says so; the CSRF check would answer with a page.
 _KEY_CACHE_SECONDS = 30
 _METRICS_GRANTS = (Grant.READ, Grant.HARVEST, Grant.OPERATE, Grant.AUDIT)
 _COUNTS = {
@@ -41,6 +43,7 @@ _COUNTS = {
 
 
 @never_cache
+@csrf_exempt
 @require_safe
 def livez(request: HttpRequest) -> HttpResponse:
     """The process answers; nothing else is asked."""
@@ -49,6 +52,7 @@ def livez(request: HttpRequest) -> HttpResponse:
 
 
 @never_cache
+@csrf_exempt
 @require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
     """200 when this process can serve, else a problem that names the checks which fail."""
@@ -60,6 +64,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
 
 
 @never_cache
+@csrf_exempt
 @require_safe
 @decides(*_METRICS_GRANTS)
 def prometheus(request: HttpRequest) -> HttpResponse:
@@ -71,6 +76,7 @@ def prometheus(request: HttpRequest) -> HttpResponse:
 
 
 @never_cache
+@csrf_exempt
 @require_safe
 @decides(Grant.AUDIT, Grant.OPERATE)
 def explain_permission(request: HttpRequest) -> HttpResponse:
@@ -85,6 +91,7 @@ def explain_permission(request: HttpRequest) -> HttpResponse:
 
 
 @never_cache
+@csrf_exempt
 @require_safe
 def availability(request: HttpRequest) -> HttpResponse:
     """VOSI availability; with `detail=min` an empty 200 or 503. The header `X-Inventory-State` names the state in both.
@@ -107,6 +114,7 @@ def availability(request: HttpRequest) -> HttpResponse:
     return response
 
 
+@csrf_exempt
 @require_safe
 def pubkey(request: HttpRequest) -> HttpResponse:
     """The JWK set (RFC 7517, 8037) of keys whose signatures are good: also one that will sign only after the overlap."""
@@ -123,6 +131,7 @@ def _jwk(key_id: str, raw: bytes) -> dict[str, str]:
     return {"kty": "OKP", "crv": "Ed25519", "kid": key_id, "x": x, "use": "sig", "alg": "EdDSA"}
 
 
+@csrf_exempt
 @require_safe
 def capabilities(request: HttpRequest) -> HttpResponse:
     """VOSI capabilities: where this role's services are."""
@@ -132,6 +141,7 @@ def capabilities(request: HttpRequest) -> HttpResponse:
 
 
 @never_cache
+@csrf_exempt
 @require_safe
 def landing(request: HttpRequest) -> HttpResponse:
     """What this is and where to go from here; counts are shown to those who may read."""

@@ -49,6 +49,8 @@ _LISTING_METHODS = ("GET", "HEAD", "OPTIONS")
 @decides(Grant.READ, Grant.WRITE, Grant.DELETE)
 def files(request: HttpRequest) -> HttpResponseBase:
     """Everything below `/files/`."""
+    if request.method not in _FILE_METHODS:
+        return HttpResponseNotAllowed(_FILE_METHODS)
     path = parse_path(request.path_info.removeprefix(f"/{settings.INVENTORY_BASE_PATH}files/"))
     allowed = _LISTING_METHODS if isinstance(path, ListingPath) else _FILE_METHODS
     if request.method == "OPTIONS":
