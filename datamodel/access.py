@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from django.conf import settings
 from django.db import transaction
 
+from datamodel.distinguished_names import canonical_dn
 from datamodel.errors import InvalidRequestError
 from datamodel.grants import NAMESPACE_GRANTS, AccessTable, Grant, Identity, Role, Rule, is_principal
 from datamodel.models import NamespaceGrant, RoleAssignment
@@ -77,7 +78,8 @@ def assign_role(*, principal: str, role: Role, note: str = "") -> RoleAssignment
 
 def withdraw_role(*, principal: str, role: Role) -> bool:
     """Whether it was assigned."""
-    count, _ = RoleAssignment.objects.filter(principal=principal, role=role.value).delete()
+    name = canonical_principal(principal)
+    count, _ = RoleAssignment.objects.filter(principal=name, role=role.value).delete()
     transaction.on_commit(forget)
     return count > 0
 
@@ -88,14 +90,19 @@ def canonical_prefix(text: str) -> str:
 
 
 def principals(names: Iterable[str]) -> list[str]:
-    """Each once, in order. Raises `InvalidRequestError` for what names nobody."""
-    found = sorted({name.strip() for name in names} - {""})
+    """Each once, in order, certificates' names in one form. Raises `InvalidRequestError` for what names nobody."""
+    found = sorted({canonical_principal(name.strip()) for name in names} - {""})
     wrong = [name for name in found if not is_principal(name)]
     if wrong:
         raise InvalidRequestError(
             f"{wrong[0]!r} names nobody: write user:NAME, group:NAME, token:NAME, issuer:NAME, dn:DN, or * for anybody known"
         )
     return found
+
+
+def canonical_principal(name: str) -> str:
+    """Raises `InvalidRequestError` for a `dn:` without a distinguished name."""
+    return f"dn:{canonical_dn(name.removeprefix('dn:'))}" if name.startswith("dn:") else name
 
 
 def load_table() -> AccessTable:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django import forms
@@ -12,9 +12,12 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
+from django.utils.safestring import SafeString
 
 from datamodel import access, tokens
+from datamodel.admin_explain import EXPLAIN_NAME, explain_page, standing_of
+from datamodel.admin_fields import LinesField
 from datamodel.errors import InventoryError
 from datamodel.grants import Grant, Role
 from datamodel.models import ApiToken, NamespaceGrant, RoleAssignment
@@ -22,21 +25,6 @@ from datamodel.tokens import METHODS, TokenLimits
 
 _ROTATION_OVERLAP = timedelta(days=1)
 _WHO = "user:NAME, group:NAME, token:NAME, issuer:NAME, dn:DN, or * for anybody known; one per line"
-
-
-class LinesField(forms.CharField):
-    """Several words, one per line or with commas between them."""
-
-    widget = forms.Textarea(attrs={"rows": 3, "cols": 60})
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(required=False, **options)
-
-    def prepare_value(self, value: Any) -> Any:
-        return "\n".join(value) if isinstance(value, list) else value
-
-    def to_python(self, value: Any) -> Any:
-        return [word.strip() for word in re.split(r"[\n,]", value or "") if word.strip()]
 
 
 class ApiTokenForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is generic, the class is not
@@ -89,6 +77,7 @@ class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stub is 
         "last_used_at",
         "previous_until",
         "revoked_at",
+        "standing",
     ]
 
     def get_fields(self, request: HttpRequest, obj: ApiToken | None = None) -> list[Any]:
@@ -107,6 +96,10 @@ class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stub is 
     @admin.display(description="limits")
     def limited(self, token: ApiToken) -> str:
         return ", ".join([*token.prefixes, *token.methods]) or "-"
+
+    @admin.display(description="what it may do")
+    def standing(self, token: ApiToken) -> SafeString:
+        return standing_of(token)
 
     def save_model(self, request: HttpRequest, obj: ApiToken, form: ApiTokenForm, change: bool) -> None:  # noqa: FBT001  # Django's signature
         # The secret lives in this request only: a message would be kept in a cookie or session.
@@ -192,6 +185,10 @@ class NamespaceGrantAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the st
     list_display = ["__str__", "anonymous_read", "readers", "writers", "deleters", "harvesters", "replaces", "note"]
     ordering = ["prefix"]
     search_fields = ["prefix", "note"]
+
+    def get_urls(self) -> list[URLPattern]:
+        page = self.admin_site.admin_view(partial(explain_page, self.admin_site))
+        return [path("explain/", page, name=EXPLAIN_NAME), *super().get_urls()]
 
     def get_readonly_fields(self, request: HttpRequest, obj: NamespaceGrant | None = None) -> list[str]:
         return ["prefix"] if obj is not None else []

@@ -1,4 +1,5 @@
-"""Who is calling: signed URL, JWT of a trusted issuer, API token (Bearer or Basic password), admin session, else anonymous.
+"""Who is calling: signed URL, JWT of a trusted issuer, API token (Bearer or Basic password), client certificate, admin session,
+else anonymous.
 
 The first match wins; bad credentials never fall through to anonymous.
 """
@@ -15,9 +16,10 @@ from django.contrib.auth.models import AbstractUser
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
-from datamodel import access, issuers, keys, preauth, rates
+from datamodel import access, certificates, issuers, keys, preauth, rates
 from datamodel.errors import NotAuthenticatedError, NotPermittedError
 from datamodel.models import StorageSite
+from datamodel.permission_service import memory
 from datamodel.permissions import ALL_GRANTS, ANONYMOUS, Caller, grants_of, known
 from datamodel.tokens import create_api_token, new_token, revoke_api_tokens, token_callers, token_digest
 from datamodel.uris import ArtifactUri
@@ -62,7 +64,7 @@ def note_caller(request: HttpRequest, caller: Caller) -> None:
 def authenticate(request: HttpRequest) -> Caller:
     """The caller by its headers or admin session.
 
-    Raises `NotAuthenticatedError` for bad credentials, `NotPermittedError` for a session whose request another page made and for
+    Raises `NotAuthenticatedError` for bad credentials, `NotPermittedError` for a session or certificate whose request another page made and for
     a method that the token is not for.
     """
     if token := _presented_token(request):
@@ -72,6 +74,8 @@ def authenticate(request: HttpRequest) -> Caller:
         if found.methods is not None and request.method not in found.methods | {"OPTIONS"}:
             raise NotPermittedError(f"the token {found.caller.name} is for {', '.join(sorted(found.methods))} only")
         return found.caller
+    if (certified := certificates.caller_of_certificate(request)) is not None:
+        return certified
     user = getattr(request, "user", None)
     if user is not None and user.is_authenticated:
         _refuse_forged(request)
@@ -164,6 +168,7 @@ def clear_caches() -> None:
     token_callers.clear()
     access.forget()
     issuers.forget()
+    memory.forget()
     _own_site.clear()
     keys.trusted_key_cache.clear()
     keys.signing_key_cache.clear()

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from datamodel import env, vosi
+from datamodel.pooling import PooledConnection
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -49,6 +50,10 @@ BASE_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    # Its tables are there also where nobody signs in elsewhere: a backup then fits whatever is configured.
+    "datamodel.login.apps.AccountConfig",
+    "allauth.socialaccount",
+    "datamodel.login",
     "datamodel",
     "datamodel.alarms",
     "datamodel.snapshots",
@@ -67,6 +72,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "datamodel.middleware.RequestLogMiddleware",
+    "datamodel.certificates.CertificateHeaderMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -110,7 +116,8 @@ def _database() -> dict[str, Any]:
         lock=env.integer("INVENTORY_LOCK_TIMEOUT_SECONDS", 10, minimum=1) * 1000,
     )
     # A request that gets no connection within `timeout` is answered with 503, rather than kept while others pile up.
-    pool = {"min_size": 0, "max_size": env.integer("INVENTORY_DATABASE_POOL", 20, minimum=1), "timeout": 10}
+    size = env.integer("INVENTORY_DATABASE_POOL", 20, minimum=1)
+    pool = {"min_size": 0, "max_size": size, "timeout": 10, "connection_class": PooledConnection}
     configured["OPTIONS"] |= {"pool": pool}
     if env.flag("INVENTORY_DATABASE_STARTUP_OPTIONS", default=True):
         configured["OPTIONS"]["options"] = limits
@@ -191,6 +198,36 @@ INVENTORY_OIDC_ISSUERS = env.text("INVENTORY_OIDC_ISSUERS", "[]")
 INVENTORY_OIDC_LEEWAY_SECONDS = env.integer("INVENTORY_OIDC_LEEWAY_SECONDS", 60)
 INVENTORY_OIDC_KEYS_SECONDS = env.integer("INVENTORY_OIDC_KEYS_SECONDS", 3600, minimum=1)
 INVENTORY_OIDC_PRIVATE = env.flag("INVENTORY_OIDC_PRIVATE", default=False)
+# Who is asked for what no local grant permits; their groups' names here; how old answers may be, also while they cannot be asked.
+INVENTORY_PERMISSION_SERVICES = env.words("INVENTORY_PERMISSION_SERVICES")
+INVENTORY_PERMISSION_GROUPS = env.text("INVENTORY_PERMISSION_GROUPS", "{}")
+INVENTORY_PERMISSION_CERTIFICATE = env.text("INVENTORY_PERMISSION_CERTIFICATE", "")
+INVENTORY_PERMISSION_TIMEOUT_SECONDS = env.integer("INVENTORY_PERMISSION_TIMEOUT_SECONDS", 2, minimum=1)
+INVENTORY_PERMISSION_FRESH_SECONDS = env.integer("INVENTORY_PERMISSION_FRESH_SECONDS", 60)
+INVENTORY_PERMISSION_STALE_READ_SECONDS = env.integer("INVENTORY_PERMISSION_STALE_READ_SECONDS", 3600)
+INVENTORY_PERMISSION_STALE_WRITE_SECONDS = env.integer("INVENTORY_PERMISSION_STALE_WRITE_SECONDS", 300)
+# Reverse proxies of ours (addresses, networks, or `unix`), and the headers in which they pass on a client's certificate ("": none).
+INVENTORY_TRUSTED_PROXIES = env.words("INVENTORY_TRUSTED_PROXIES")
+INVENTORY_CLIENT_CERTIFICATE_HEADER = env.text("INVENTORY_CLIENT_CERTIFICATE_HEADER", "")
+INVENTORY_CLIENT_VERIFY_HEADER = env.text("INVENTORY_CLIENT_VERIFY_HEADER", "X-Client-Verify")
+# Where users of the admin may sign in instead of by password ("": nowhere), and what is believed of them.
+INVENTORY_LOGIN_ISSUER = env.text("INVENTORY_LOGIN_ISSUER", "")
+INVENTORY_LOGIN_NAME = env.text("INVENTORY_LOGIN_NAME", "single sign-on")
+INVENTORY_LOGIN_CLIENT_ID = env.text("INVENTORY_LOGIN_CLIENT_ID", "")
+INVENTORY_LOGIN_CLIENT_SECRET = env.secret("INVENTORY_LOGIN_CLIENT_SECRET", "")
+INVENTORY_LOGIN_SCOPES = env.words("INVENTORY_LOGIN_SCOPES", "profile")
+INVENTORY_LOGIN_USER_CLAIM = env.text("INVENTORY_LOGIN_USER_CLAIM", "sub")
+INVENTORY_LOGIN_GROUPS_CLAIM = env.text("INVENTORY_LOGIN_GROUPS_CLAIM", "groups")
+INVENTORY_LOGIN_PREFIX = env.text("INVENTORY_LOGIN_PREFIX", "sso-")
+INVENTORY_LOGIN_GROUPS = env.words("INVENTORY_LOGIN_GROUPS")
+INVENTORY_LOGIN_SECONDS = env.integer("INVENTORY_LOGIN_SECONDS", 8 * 3600, minimum=60)
+ACCOUNT_ADAPTER = "datamodel.login.adapters.AccountAdapter"
+SOCIALACCOUNT_ADAPTER = "datamodel.login.adapters.SocialAdapter"
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_SIGNUP_FIELDS = ["username*"]
+SOCIALACCOUNT_STORE_TOKENS = False
+SOCIALACCOUNT_REQUESTS_TIMEOUT = 5
+
 INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 
 # Whom alarms are told: addresses, and webhooks as a JSON list of {name, url, secret}; what goes on is told again after so long.
@@ -217,6 +254,7 @@ INVENTORY_SCHEMA_MODULES = [
 INVENTORY_METRICS_MODULES = [
     "datamodel.metrics",
     "datamodel.alarms.metrics",
+    "datamodel.permission_service.metrics",
     "datamodel.snapshots.metrics",
     "harvest.metrics",
     "harvest.reconcile.metrics",
@@ -271,7 +309,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"()": "datamodel.logs.LineFormatter"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {"stderr": {"class": "datamodel.logs.LineHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django.request": {"level": "ERROR"},

@@ -12,9 +12,12 @@ from django.core.checks import CheckMessage, Error, Tags, register
 from django.db import DatabaseError, connection
 
 from datamodel.alarms import channels
-from datamodel.errors import NotConfiguredError
+from datamodel.errors import InvalidRequestError, NotConfiguredError
 from datamodel.issuers import parse_issuers
+from datamodel.permission_service.rules import parse_group_names
 from datamodel.positions import read_identity
+from datamodel.proxies import parse_networks
+from datamodel.remotes import checked_url
 
 _DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
 _CONTENT_ALGORITHMS = {"md5", "sha-256"}
@@ -45,6 +48,30 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **options: Any) -
         parse_issuers(settings.INVENTORY_OIDC_ISSUERS)
     except NotConfiguredError as error:
         found.append(Error(error.detail, id="inventory.E012"))
+    try:
+        parse_networks(tuple(settings.INVENTORY_TRUSTED_PROXIES))
+    except NotConfiguredError as error:
+        found.append(Error(error.detail, id="inventory.E030"))
+    if settings.INVENTORY_CLIENT_CERTIFICATE_HEADER and not (
+        settings.INVENTORY_TRUSTED_PROXIES and settings.INVENTORY_CLIENT_VERIFY_HEADER
+    ):
+        found.append(
+            Error(
+                "INVENTORY_CLIENT_CERTIFICATE_HEADER needs INVENTORY_TRUSTED_PROXIES and INVENTORY_CLIENT_VERIFY_HEADER",
+                id="inventory.E031",
+            )
+        )
+    try:
+        parse_group_names(settings.INVENTORY_PERMISSION_GROUPS)
+        for url in settings.INVENTORY_PERMISSION_SERVICES:
+            checked_url(url)
+    except (ValueError, InvalidRequestError) as error:
+        found.append(Error(f"INVENTORY_PERMISSION_SERVICES or _GROUPS: {error}", id="inventory.E032"))
+    needed = ("CLIENT_ID", "CLIENT_SECRET", "GROUPS", "PREFIX")
+    lacking = [name for name in needed if not getattr(settings, f"INVENTORY_LOGIN_{name}")]
+    if settings.INVENTORY_LOGIN_ISSUER and lacking:
+        names = ", ".join(f"INVENTORY_LOGIN_{name}" for name in lacking)
+        found.append(Error(f"INVENTORY_LOGIN_ISSUER needs {names}, too", id="inventory.E033"))
     try:
         channels.names()
     except NotConfiguredError as error:

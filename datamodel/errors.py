@@ -43,6 +43,7 @@ The tree says who failed:
         ├── RemoteUnavailableError      unreachable, too slow, cut or answering 5xx (retry)
         ├── RemoteRefusedError          it refused our credentials or request
         ├── RemoteProtocolError         it answered nonsense, or not what it promised
+        ├── PermissionUnknownError      a permission service cannot be asked: refused (retry)
         └── PositionNotReachedError     news that the caller has seen have not arrived here yet (retry)
 """
 
@@ -312,6 +313,13 @@ class RemoteProtocolError(RemoteError):
     """It answered nonsense, or not what it promised."""
 
     code = "remote_protocol"
+
+
+class PermissionUnknownError(RemoteError):
+    """A permission service that might permit it cannot be asked, so it is refused."""
+
+    code = "permission_unknown"
+    retryable = True
 
 
 class PositionNotReachedError(RemoteError):

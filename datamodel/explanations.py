@@ -3,37 +3,104 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
 
 from django.contrib.auth import get_user_model
 
 from datamodel import access, auth, tokens
 from datamodel.errors import InvalidRequestError
-from datamodel.grants import Grant, Identity, is_principal
+from datamodel.grants import NAMESPACE_GRANTS, AccessTable, Grant, Identity, is_principal
 from datamodel.models import ApiToken
+from datamodel.permission_service.decisions import explain_services
 from datamodel.permissions import ANONYMOUS, known
+from datamodel.reach import Reach
 from datamodel.uris import ArtifactUri
 
+# Who may ask.
+ASKED_BY = (Grant.AUDIT, Grant.OPERATE)
+# So much of a reach is told.
+_TOLD = 50
 
-def explain(*, names: Sequence[str], grant: Grant, uri: ArtifactUri) -> dict[str, object]:
+
+class Explained(TypedDict):
+    """A verdict with its reasons."""
+
+    caller: list[str]
+    operation: str
+    uri: str
+    permitted: bool
+    because: list[str]
+
+
+def explain(*, names: Sequence[str], grant: Grant, uri: ArtifactUri) -> Explained:
     """The verdict and what led to it, from the tables as they are now. `names`: principals of one caller, or `anonymous`.
 
-    A token brings its own rights and limits, a user of the admin its groups. Raises `InvalidRequestError`.
+    Permission services are asked where they would be. A token brings its own rights and limits, a user of the admin its groups. Raises `InvalidRequestError`.
     """
     table, identity = access.load_table(), _identity(names)
+    because = table.explain(identity, grant, uri.value)
+    permitted = uri.value in table.reach(identity, grant)
+    if not permitted:
+        permitted, told = explain_services(identity, grant, uri.value)
+        because += told
     return {
         "caller": sorted(identity.principals) or [ANONYMOUS],
         "operation": grant.value,
         "uri": uri.value,
-        "permitted": uri.value in table.reach(identity, grant),
-        "because": table.explain(identity, grant, uri.value),
+        "permitted": permitted,
+        "because": because,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one right of somebody reaches, and from where it is."""
+
+    grant: Grant
+    reaches: list[str]
+    sources: list[str]
+
+
+def standings_of(token: ApiToken) -> list[Standing]:
+    """What a token may do at all, right by right; a token that is revoked may nothing."""
+    if token.revoked_at is not None:
+        return []
+    table, identity = access.load_table(), tokens.caller_of(token).caller.identity
+    prefixes = {*table.rules, *token.prefixes}
+    return [
+        Standing(grant, _places(table.reach(identity, grant), prefixes), _sources(table, identity, grant))
+        for grant in Grant
+    ]
+
+
+def _places(reach: Reach, prefixes: set[str]) -> list[str]:
+    """What is reached, in words of the prefixes at whose ends that changes: those that differ from what they lie in."""
+    is_in, told = {"": "" in reach}, ["everything"] if "" in reach else []
+    for prefix in sorted(prefixes - {""}):
+        around = next(found for found in sorted(is_in, key=len, reverse=True) if prefix.startswith(found))
+        is_in[prefix] = prefix in reach
+        if is_in[prefix] != is_in[around]:
+            told.append(prefix if is_in[prefix] else f"except {prefix}")
+    return told if len(told) <= _TOLD else [*told[:_TOLD], f"and {len(told) - _TOLD} more"]
+
+
+def _sources(table: AccessTable, identity: Identity, grant: Grant) -> list[str]:
+    found = ["the token itself"] if grant in identity.grants else []
+    role = table.role_for(identity, grant)
+    found += [f"the role {role}"] if role is not None else []
+    if grant in NAMESPACE_GRANTS:
+        given = [(rule, rule.gives(grant, identity.principals)) for _, rule in sorted(table.rules.items())]
+        told = [f"the grant of {rule.prefix or 'everything'} to {name}" for rule, name in given if name is not None]
+        found += told if len(told) <= _TOLD else [*told[:_TOLD], f"and {len(told) - _TOLD} more"]
+    return found
 
 
 def _identity(names: Sequence[str]) -> Identity:
     if list(names) == [ANONYMOUS]:
         return Identity()
-    wrong = [name for name in names if not is_principal(name)]
-    if wrong or not names:
+    names = [access.canonical_principal(name) for name in names]
+    if not names or not all(is_principal(name) for name in names):
         raise InvalidRequestError(
             "caller must be anonymous, or user:NAME, group:NAME, token:NAME, issuer:NAME, dn:DN (repeatable)"
         )

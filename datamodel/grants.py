@@ -17,7 +17,7 @@ from datamodel.reach import END, EVERYWHERE, NOWHERE, Reach, range_of
 
 ANYBODY_KNOWN = "*"
 """As a principal of a grant: whoever has shown any valid credential."""
-_PRINCIPAL = re.compile(r"(\*|(user|group|token|issuer|dn):[^\s,]([^,\n]{0,253}[^\s,])?)\Z")
+_PRINCIPAL = re.compile(r"(\*|(user|group|token|issuer):[^\s,]([^,\n]{0,253}[^\s,])?|dn:[^\s]([^\n]{0,250}[^\s])?)\Z")
 _CUTS = re.compile(r"[:/]")
 
 

@@ -27,14 +27,14 @@ from urllib3.exceptions import HTTPError
 from datamodel import outbound
 from datamodel.errors import NotAuthenticatedError, NotConfiguredError, RemoteProtocolError, RemoteUnavailableError
 from datamodel.permissions import Caller, known
-from datamodel.scopes import Trust, UnbelievableClaimsError, judge
+from datamodel.scopes import Bearer, Trust, UnbelievableClaimsError, judge
 from datamodel.uris import Namespace
 
 logger = logging.getLogger(__name__)
 
 # Signatures with public keys only: neither `none` nor a shared secret is ever a signature of an issuer.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
-_DEFAULT_ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA", "Ed25519")
+DEFAULT_ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA", "Ed25519")
 _KEY_KINDS = frozenset({"RSA", "EC", "OKP"})
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _RETRY_SECONDS = 10.0
@@ -66,7 +66,7 @@ def _trust(entry: Mapping[str, Any]) -> Trust:
         )
     audience, name = entry["audience"], entry["name"]
     audiences = frozenset([audience] if isinstance(audience, str) else audience)
-    algorithms = tuple(entry.get("algorithms", _DEFAULT_ALGORITHMS))
+    algorithms = tuple(entry.get("algorithms", DEFAULT_ALGORITHMS))
     if not audiences or not name or wrong_algorithms(algorithms):
         raise NotConfiguredError(
             f"INVENTORY_OIDC_ISSUERS: {entry['issuer']} needs a name, an audience, and algorithms of {', '.join(ALGORITHMS)}"
@@ -111,13 +111,29 @@ def is_jwt(token: str) -> bool:
 
 def caller_of_jwt(token: str) -> Caller:
     """Raises `NotAuthenticatedError` with the reason, `RemoteUnavailableError` while the issuer's keys cannot be had."""
-    try:
-        header, claims = (_unverified(part) for part in token.split(".")[:2])
-    except (ValueError, RecursionError):
-        raise NotAuthenticatedError("the bearer token is not a JWT") from None
+    _, claims = _parts(token)
     issuer = trusted_issuers().get(str(claims.get("iss")))
     if issuer is None:
         raise NotAuthenticatedError("the token's issuer is not trusted here")
+    _, bearer = _believed(token, issuer)
+    return Caller(bearer.name, "oidc", frozenset(), principals=known(bearer.principals), limits=bearer.limits)
+
+
+def verified_claims(token: str, issuer: IssuerKeys) -> Mapping[str, object]:
+    """What a token says that this issuer has made for us. Raises as `caller_of_jwt` does."""
+    return _believed(token, issuer)[0]
+
+
+def _parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        header, claims = (_unverified(part) for part in token.split(".")[:2])
+    except (ValueError, RecursionError):
+        raise NotAuthenticatedError("the token is not a JWT") from None
+    return header, claims
+
+
+def _believed(token: str, issuer: IssuerKeys) -> tuple[Mapping[str, object], Bearer]:
+    header, _ = _parts(token)
     if header.get("alg") not in issuer.trust.algorithms:
         raise NotAuthenticatedError("the token's algorithm is not accepted")
     if str(header.get("typ", "jwt")).lower() not in _TYPES:
@@ -130,7 +146,7 @@ def caller_of_jwt(token: str) -> Caller:
     except (JoseError, ValueError) as error:
         reason = str(error) if isinstance(error, UnbelievableClaimsError) else "the token's signature is not good"
         raise NotAuthenticatedError(reason) from None
-    return Caller(bearer.name, "oidc", frozenset(), principals=known(bearer.principals), limits=bearer.limits)
+    return verified, bearer
 
 
 def _unverified(part: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ _TOKENS = re.compile(
 )
 
 
+_STDERR = 2
+
+
 def mask_tokens(text: str) -> str:
     """`text` with signed tokens replaced by `***`."""
     return _TOKENS.sub("***", text)
@@ -42,6 +46,24 @@ class LineFormatter(logging.Formatter):
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return mask_tokens(line)
+
+
+class LineHandler(logging.Handler):
+    """Writes each record to standard error at once and by itself: no thread waits for the lines of others."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        passed = bool(self.filter(record))
+        if passed:
+            self.emit(record)
+        return passed
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            left = memoryview(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+            while left:
+                left = left[os.write(_STDERR, left) :]
+        except Exception:  # noqa: BLE001  # as all handlers: a log that fails must not fail the work
+            self.handleError(record)
 
 
 def _value(value: object) -> str:

@@ -24,22 +24,26 @@ is stable; clients of OpenCADC get its text alone.
 """
 
 
+_SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"basic": []}, {"certificate": []}]
+
+
 class InventoryAuthenticationScheme(OpenApiAuthenticationExtension):
     """Tells the generator what `InventoryAuthentication` accepts; found by being imported."""
 
     target_class = "datamodel.auth_drf.InventoryAuthentication"
-    name = ["bearer", "basic"]
+    name = ["bearer", "basic", "certificate"]
 
     def get_security_definition(self, auto_schema: object) -> list[dict[str, str]]:
         del auto_schema
         return [
-            {"type": "http", "scheme": "bearer", "description": "An API token."},
+            {"type": "http", "scheme": "bearer", "description": "An API token, or the JWT of a trusted issuer."},
             {"type": "http", "scheme": "basic", "description": "Any user name, with an API token as the password."},
+            {"type": "mutualTLS", "description": "A client certificate, where the service is set up for it."},
         ]
 
     def get_security_requirement(self, auto_schema: object) -> list[dict[str, list[str]]]:
         del auto_schema
-        return [{"bearer": []}, {"basic": []}]
+        return _SECURITY
 
 
 def complete_schema(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:  # noqa: FBT001  # a hook's signature
@@ -67,7 +71,7 @@ def complete_schema(result: dict[str, Any], generator: Any, request: Any, public
                 operation["responses"].setdefault("429", _TOO_MANY)
     result["info"] |= {"title": f"Storage inventory: {settings.INVENTORY_ROLE}", "description": _ABOUT}
     result["servers"] = [{"url": f"/{settings.INVENTORY_BASE_PATH}".rstrip("/") or "/"}]
-    result["security"] = [{"bearer": []}, {"basic": []}]
+    result["security"] = _SECURITY
     result["tags"] = [{"name": name, "description": text} for name, text in sorted(tags.items())]
     result["paths"] = dict(sorted(result["paths"].items()))
     return result

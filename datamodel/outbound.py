@@ -31,10 +31,20 @@ def _is_shared(found: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return found in ipaddress.ip_network("100.64.0.0/10")
 
 
-def pool_manager(*, is_private: bool = True, num_pools: int = 10, maxsize: int = 1) -> urllib3.PoolManager:
-    """A client: to peers that operators have named, or (not `is_private`) to public addresses only. It never retries by itself."""
+def pool_manager(
+    *, is_private: bool = True, num_pools: int = 10, maxsize: int = 1, certificate: str = ""
+) -> urllib3.PoolManager:
+    """A client: to peers that operators have named, or (not `is_private`) to public addresses only. It never retries by itself.
+
+    `certificate` is a file with our own and its key, for those who ask for one.
+    """
     manager = urllib3.PoolManager(
-        num_pools=num_pools, maxsize=maxsize, retries=False, ca_certs=settings.INVENTORY_CA_FILE or None
+        num_pools=num_pools,
+        maxsize=maxsize,
+        retries=False,
+        cert_reqs="CERT_REQUIRED",
+        ca_certs=settings.INVENTORY_CA_FILE or None,
+        cert_file=certificate or None,
     )
     plain, tls = (_PeerPool, _PeerTlsPool) if is_private else (_PublicPool, _PublicTlsPool)
     manager.pool_classes_by_scheme = {"http": plain, "https": tls}

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from datamodel import access
-from datamodel.errors import ArtifactNotFoundError, InventoryError, NotAuthenticatedError, NotPermittedError
+from datamodel.errors import (
+    ArtifactNotFoundError,
+    InventoryError,
+    NotAuthenticatedError,
+    NotPermittedError,
+    PermissionUnknownError,
+)
 from datamodel.grants import ALL_GRANTS, ANYBODY_KNOWN, Grant, Identity, Limits
+from datamodel.permission_service.decisions import ask_services
 from datamodel.preauth import TransferClaims
 from datamodel.reach import Reach
 from datamodel.uris import ArtifactUri, Namespace
@@ -23,6 +30,7 @@ __all__ = [
     "grants_of",
     "known",
     "may",
+    "may_any",
     "may_create",
     "missing",
     "reach",
@@ -88,10 +96,13 @@ def reach(caller: Caller, grant: Grant) -> Reach:
 
 
 def may(caller: Caller, grant: Grant, within: ArtifactUri | Namespace | None = None) -> bool:
-    """Whether the caller has the right for a uri or all of a namespace; without one: for everything."""
+    """Whether the caller has the right for a uri or all of a namespace; without one: for everything.
+
+    For a uri that no local grant permits, permission services are asked if there are any.
+    """
     found = reach(caller, grant)
     if isinstance(within, ArtifactUri):
-        return within.value in found
+        return within.value in found or ask_services(caller.identity, grant, within.value).permitted
     return found.is_everything if within is None else found.covers(within.value)
 
 
@@ -99,24 +110,43 @@ def may_create(caller: Caller, uri: ArtifactUri) -> bool:
     """Whether a credential that may not replace may create this: a right to write that is limited to what is not there."""
     if caller.limits is None or uri.value not in caller.limits.creates:
         return False
-    return uri.value in access.reach_of(Identity(caller.principals, caller.grants), Grant.WRITE)
+    unlimited = Identity(caller.principals, caller.grants)
+    return (
+        uri.value in access.reach_of(unlimited, Grant.WRITE)
+        or ask_services(unlimited, Grant.WRITE, uri.value).permitted
+    )
 
 
 def require(caller: Caller, grant: Grant, within: ArtifactUri | Namespace | None = None) -> None:
     """Unless granted (as `may` says) raises `NotPermittedError`, or for anonymous callers `NotAuthenticatedError`.
 
     An anonymous caller who may read something is told of whatever else that it does not exist: `ArtifactNotFoundError`.
-    Nobody learns from the answer whether there is such an artifact: it is given before anyone looks.
+    Nobody learns from the answer whether there is such an artifact: it is given before anyone looks. `PermissionUnknownError` if
+    a permission service that might permit it cannot be asked.
     """
-    if not may(caller, grant, within):
-        raise _refusal(caller, [grant], within)
+    if isinstance(within, ArtifactUri):
+        if within.value in reach(caller, grant):
+            return
+        said = ask_services(caller.identity, grant, within.value)
+        if said.permitted:
+            return
+        if said.unknown:
+            raise PermissionUnknownError(f"{within} is refused, because the permission service cannot be asked now")
+    elif may(caller, grant, within):
+        return
+    raise _refusal(caller, [grant], within)
 
 
 def require_any(caller: Caller, grants: Iterable[Grant]) -> None:
     """At least one of the grants, for everything; an anonymous caller never passes. Raises as `require` does."""
     wanted = list(grants)
-    if caller.is_anonymous or not any(may(caller, grant) for grant in wanted):
+    if not may_any(caller, wanted):
         raise _refusal(caller, wanted, None)
+
+
+def may_any(caller: Caller, grants: Iterable[Grant]) -> bool:
+    """Whether the caller has one of the rights for everything; nobody unknown has."""
+    return not caller.is_anonymous and any(may(caller, grant) for grant in grants)
 
 
 def require_somewhere(caller: Caller, grant: Grant) -> None:

@@ -59,6 +59,8 @@ STATUS: dict[type[InventoryError], HTTPStatus] = {
     errors.RemoteUnavailableError: HTTPStatus.BAD_GATEWAY,
     errors.RemoteRefusedError: HTTPStatus.BAD_GATEWAY,
     errors.RemoteProtocolError: HTTPStatus.BAD_GATEWAY,
+    # Closed, not broken: whoever has a local grant is served.
+    errors.PermissionUnknownError: HTTPStatus.FORBIDDEN,
     errors.PositionNotReachedError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 RETRY_AFTER_SECONDS = "2"

@@ -28,6 +28,7 @@ from datamodel.env import Rate
 from datamodel.errors import TooManyRequestsError
 from datamodel.grants import Grant
 from datamodel.permissions import ANONYMOUS, Caller
+from datamodel.proxies import client_address
 
 logger = logging.getLogger(__name__)
 
@@ -92,11 +93,6 @@ class Level:
     remaining: int
     full_after: float
     wait: float
-
-
-def client_address(request: HttpRequest) -> str:
-    """From where a request comes; "" over a unix socket."""
-    return str(request.META.get("REMOTE_ADDR", ""))
 
 
 def charge_caller(request: HttpRequest, caller: Caller) -> None:

@@ -55,16 +55,16 @@ def judge(claims: Claims, trust: Trust, *, now: float, leeway: float) -> Bearer:
     """The bearer of claims whose signature is good. Raises `UnbelievableClaimsError`."""
     if claims.get("iss") != trust.url:
         raise UnbelievableClaimsError("the token is of another issuer")
-    if not trust.audiences & frozenset(_words(claims.get("aud"))):
+    if not trust.audiences & frozenset(words(claims.get("aud"))):
         raise UnbelievableClaimsError("the token is not meant for this service (aud)")
     if _seconds(claims, "exp") + leeway <= now:
         raise UnbelievableClaimsError("the token has expired")
     if any(name in claims and _seconds(claims, name) - leeway > now for name in ("nbf", "iat")):
         raise UnbelievableClaimsError("the token is not valid yet")
     user = claims.get(trust.user_claim)
-    if not isinstance(user, str) or not _is_name(user):
+    if not isinstance(user, str) or not is_name(user):
         raise UnbelievableClaimsError(f"the token does not say whose it is ({trust.user_claim})")
-    groups = [group for group in _words(claims.get(trust.groups_claim), is_one=True) if _is_name(group)]
+    groups = [group for group in words(claims.get(trust.groups_claim), is_one=True) if is_name(group)]
     principals = (
         f"user:{trust.prefix}{user}",
         f"issuer:{trust.name}",
@@ -75,7 +75,7 @@ def judge(claims: Claims, trust: Trust, *, now: float, leeway: float) -> Bearer:
 
 def limits_of(claims: Claims, base: str) -> Limits | None:
     """How far the storage scopes of a token reach; None when it has none."""
-    scopes = [*_words(claims.get("scope")), *_words(claims.get("scp"))]
+    scopes = [*words(claims.get("scope")), *words(claims.get("scp"))]
     found = [
         (kind, path)
         for kind, colon, path in (scope.partition(":") for scope in scopes)
@@ -111,7 +111,7 @@ def reach_of_path(path: str, base: str) -> Reach:
     return Reach.of_ranges([(whole, f"{whole}\x01")]) | Reach.of_prefixes([f"{whole}/"])
 
 
-def _words(value: object, *, is_one: bool = False) -> Iterable[str]:
+def words(value: object, *, is_one: bool = False) -> Iterable[str]:
     """A list of texts; a single text is one word (`is_one`) or words with blanks between them."""
     if isinstance(value, str):
         return [value] if is_one else value.split(" ")
@@ -125,5 +125,6 @@ def _seconds(claims: Claims, name: str) -> float:
     return float(value)
 
 
-def _is_name(text: str) -> bool:
+def is_name(text: str) -> bool:
+    """Whether a claim's word may be part of a principal."""
     return 0 < len(text) <= _LONGEST_NAME and text.isprintable() and text == text.strip() and "," not in text

@@ -27,6 +27,7 @@ from datamodel.health import ServiceState
 from datamodel.middleware import DOCS_POLICY, PAGE_POLICY
 from datamodel.permissions import Grant, may, require_any
 from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
+from datamodel.proxies import client_address
 from datamodel.uris import ArtifactUri
 
 # `csrf_exempt` below: other methods are not allowed anyway, and 405 says so; the CSRF check would answer with a page.
@@ -78,10 +79,10 @@ def prometheus(request: HttpRequest) -> HttpResponse:
 @never_cache
 @csrf_exempt
 @require_safe
-@decides(Grant.AUDIT, Grant.OPERATE)
+@decides(*explanations.ASKED_BY)
 def explain_permission(request: HttpRequest) -> HttpResponse:
     """Why a caller may or may not do something with a uri; for auditors and operators."""
-    require_any(caller_of(request), (Grant.AUDIT, Grant.OPERATE))
+    require_any(caller_of(request), explanations.ASKED_BY)
     operation = request.GET.get("operation", "read")
     if operation not in set(NAMESPACE_GRANTS):
         raise InvalidRequestError(f"operation must be one of {', '.join(NAMESPACE_GRANTS)}; it is {operation!r}")
@@ -107,7 +108,7 @@ def availability(request: HttpRequest) -> HttpResponse:
             is_available=is_available,
             note=report.note,
             up_since=health.started_at,
-            client_address=request.META.get("REMOTE_ADDR", ""),
+            client_address=client_address(request),
         )
         response = HttpResponse(document, content_type="text/xml; charset=utf-8")
     response["X-Inventory-State"] = report.state.value

@@ -16,7 +16,7 @@ _routes = [
     path("", include("global_inventory.snapshots.urls")),
     path("", include("global_inventory.releases.urls")),
     path("harvest/", include("harvest.urls")),
-    path("admin/", admin.site.urls),
+    path("admin/", include("datamodel.admin_urls")),
     path("", include("datamodel.urls")),
 ]
 

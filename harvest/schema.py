@@ -93,6 +93,12 @@ _SET = [
 _TREE_PARAMETERS = [
     *_SET,
     _parameter("depth", "Digits of the bucket by which to sum.", {"type": "integer", "minimum": 0, "maximum": 5}),
+    _parameter(
+        "then",
+        "With depth 0: the depth that will be asked for next, if this answer tells of a difference.",
+        {"type": "integer", "minimum": 0, "maximum": 5},
+    ),
+    _parameter("whole", "The ETag, without quotes, of the answer with depth 0 that this follows.", {"type": "string"}),
 ]
 _LISTING_PARAMETERS = [
     *_SET,

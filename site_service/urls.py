@@ -18,7 +18,7 @@ _routes = [
     path("", include("datamodel.snapshots.urls")),
     path("", include("site_service.snapshots.urls")),
     path("harvest/", include("harvest.urls")),
-    path("admin/", admin.site.urls),
+    path("admin/", include("datamodel.admin_urls")),
     path("", include("datamodel.urls")),
 ]
 

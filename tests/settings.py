@@ -30,6 +30,11 @@ INSTALLED_APPS = [
     "global_inventory.sites",
     "global_inventory.releases",
 ]
+# Users of the admin may sign in at a provider, whom the tests of that name.
+INVENTORY_LOGIN_ISSUER = "https://login.invalid"
+INVENTORY_LOGIN_CLIENT_ID = "inventory"
+INVENTORY_LOGIN_CLIENT_SECRET = "client-secret"
+INVENTORY_LOGIN_GROUPS = ["operators"]
 ROOT_URLCONF = "site_service.urls"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 # A test's own clients open few connections; the pool must not outlive the test database.

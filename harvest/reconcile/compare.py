@@ -196,17 +196,20 @@ class _Comparison:
     def _first_trees(self, depth: int) -> tuple[dict[str, Digest], dict[str, Digest]]:
         """Of everything. Both ends scan at the same time for one digest of all; only if that differs, theirs is asked for."""
         with ThreadPoolExecutor(max_workers=1) as pool:
-            whole = pool.submit(self._peer.tree, depth=0, ours={})
+            asked = pool.submit(self._peer.whole, then=depth)
             ours = dict(queries.read_tree(self._scope, depth=depth).tree)
             connection.close()
-        if whole.result() == whole_of(ours):
+        if (whole := asked.result()) == whole_of(ours):
             return ours, ours
-        return ours, dict(self._peer.tree(depth=depth, ours=ours))
+        return ours, dict(self._peer.tree(depth=depth, ours=ours, whole=whole))
 
     def _trees(self, depth: int, prefixes: Sequence[str]) -> tuple[dict[str, Digest], dict[str, Digest]]:
-        ours = queries.read_tree(self._scope, depth=depth, prefixes=prefixes).tree
-        connection.close()
-        return dict(ours), dict(self._peer.tree(depth=depth, prefixes=prefixes, ours=ours))
+        """Of what is known to differ."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            theirs = pool.submit(self._peer.tree, depth=depth, prefixes=prefixes, ours={})
+            ours = dict(queries.read_tree(self._scope, depth=depth, prefixes=prefixes).tree)
+            connection.close()
+        return ours, dict(theirs.result())
 
     def _listed(self, prefixes: Sequence[str]) -> Iterator[uuid.UUID]:
         """Both listings side by side, as far as both pages reach."""

@@ -46,9 +46,18 @@ class Peer:
     traffic: int = 0
     epochs: set[str] = field(default_factory=set)
 
-    def tree(self, *, depth: int, prefixes: Sequence[str] = (), ours: Tree) -> Tree:
-        """The remote's tree; `ours` is not sent again by a remote that has the same."""
+    def whole(self, *, then: int) -> Tree:
+        """One digest of everything the remote has; its tree of depth `then` may be asked for next, and is kept there until then."""
+        return self._tree([("depth", "0"), ("then", str(then))], depth=0, prefixes=(), ours={})
+
+    def tree(self, *, depth: int, prefixes: Sequence[str] = (), ours: Tree, whole: Tree | None = None) -> Tree:
+        """The remote's tree, of the scan that gave `whole` if it has kept that; `ours` is not sent again by a remote that has the same."""
         fields = [("depth", str(depth)), *(("prefix", prefix) for prefix in prefixes)]
+        if whole is not None:
+            fields.append(("whole", digest_of(tree_lines(whole))))
+        return self._tree(fields, depth=depth, prefixes=prefixes, ours=ours)
+
+    def _tree(self, fields: Sequence[tuple[str, str]], *, depth: int, prefixes: Sequence[str], ours: Tree) -> Tree:
         most = (16 ** min(depth, 5)) * _LINE_BYTES + _SLACK_BYTES
         body = self._ask("tree", fields, most, etag=f'"{digest_of(tree_lines(ours))}"')
         if body is None:

@@ -21,6 +21,7 @@ from datamodel.uris import Namespace
 from harvest import feed
 from harvest.feed import FeedPage
 from harvest.reconcile import queries, wire
+from harvest.reconcile.kept import kept_trees
 from harvest.reconcile.scope import BUCKET_DIGITS, Filter, Kind, Scope, digest_of, tree_lines
 from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS, DELETED_LOCATIONS, EPOCH_HEADER
 
@@ -37,7 +38,8 @@ def tree(request: HttpRequest) -> HttpResponseBase:
     """Digests of a set by bucket prefix; 304 when they are those that the caller has."""
     asked = _asked(request)
     depth = _number(asked, "depth", default=2, least=0, most=BUCKET_DIGITS)
-    found = queries.read_tree(_scope(asked), depth=depth, prefixes=_prefixes(asked))
+    then = _number(asked, "then", default=depth, least=depth, most=BUCKET_DIGITS)
+    found = kept_trees.read(_scope(asked), depth=depth, then=then, prefixes=_prefixes(asked), whole=asked.get("whole"))
     connection.close()
     lines = tree_lines(found.tree)
     etag = f'"{digest_of(lines)}"'

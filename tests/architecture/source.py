@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -29,33 +29,32 @@ def modules() -> dict[Path, ast.Module]:
     return {path.relative_to(PROJECT): ast.parse(path.read_text(encoding="utf-8")) for path in found}
 
 
+@cache
+def nodes() -> dict[Path, list[ast.AST]]:
+    """Everything in each module, walked once for all that look."""
+    return {path: list(ast.walk(tree)) for path, tree in modules().items()}
+
+
 def environment_variables() -> set[str]:
     """Variables read by `env.py`'s readers, or straight from the environment."""
-    return {name for tree in modules().values() for name in _variables(tree)} | {"INVENTORY_BASE_PATH"}
+    return {name for found in nodes().values() for name in _variables(found)} | {"INVENTORY_BASE_PATH"}
 
 
 def metric_names() -> set[str]:
     """Names of metrics as Prometheus shows them; in a metrics module every word of the form is one."""
     kinds: dict[str, str] = {}
-    for path, tree in modules().items():
+    for path, found in nodes().items():
         if path.name == "metrics.py":
-            kinds |= {
-                word: "" for word in _texts(list(_expressions(tree))) if re.fullmatch("inventory_[a-z0-9_]+", word)
-            }
-    for tree in modules().values():
-        for function, suffix in _METRICS.items():
-            kinds |= {name: suffix for name in _first_arguments(tree, function) if name.startswith("inventory")}
+            kinds |= {word: "" for word in _texts(found) if re.fullmatch("inventory_[a-z0-9_]+", word)}
+    for found in nodes().values():
+        kinds |= {name: _METRICS[made] for made, name in _first_arguments(found) if name.startswith("inventory")}
     return {f"{name}{suffix}" for name, suffix in kinds.items()}
-
-
-def _expressions(tree: ast.Module) -> Iterator[ast.expr]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.expr))
 
 
 def queue_names() -> set[str]:
     """Queues of actors, and Celery's one queue."""
     named: set[str] = set()
-    for tree in modules().values():
+    for path, tree in modules().items():
         constants = {
             target.id: node.value
             for node in tree.body
@@ -63,7 +62,7 @@ def queue_names() -> set[str]:
             for target in node.targets
             if isinstance(target, ast.Name)
         }
-        for node in ast.walk(tree):
+        for node in nodes()[path]:
             if isinstance(node, ast.keyword) and node.arg == "queue_name":
                 value = constants.get(node.value.id) if isinstance(node.value, ast.Name) else node.value
                 named.update(_texts([value] if value is not None else []))
@@ -75,16 +74,16 @@ def commands() -> set[str]:
     return {path.stem for path in modules() if path.parent.name == "commands" and path.stem != "__init__"}
 
 
-def _variables(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _variables(found: Sequence[ast.AST]) -> Iterator[str]:
+    for node in found:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _reads_environment(node.func):
             yield from filter(_is_ours, _texts(node.args[:1]))
         if isinstance(node, ast.Subscript) and _is_environ(node.value) and isinstance(node.ctx, ast.Load):
             yield from filter(_is_ours, _texts([node.slice]))
 
 
-def _texts(nodes: list[ast.expr]) -> list[str]:
-    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+def _texts(found: Sequence[ast.AST]) -> list[str]:
+    return [node.value for node in found if isinstance(node, ast.Constant) and isinstance(node.value, str)]
 
 
 def _reads_environment(function: ast.Attribute) -> bool:
@@ -103,7 +102,8 @@ def _is_ours(name: str) -> bool:
     return name.startswith("INVENTORY_") or name in {"DATABASE_URL", "REDIS_URL"}
 
 
-def _first_arguments(tree: ast.Module, function: str) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == function:
-            yield from _texts(node.args[:1])
+def _first_arguments(found: Sequence[ast.AST]) -> Iterator[tuple[str, str]]:
+    """Which kind of metric is made, and the text that comes first."""
+    for node in found:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _METRICS:
+            yield from ((node.func.id, text) for text in _texts(node.args[:1]))

@@ -20,8 +20,8 @@ def first_cells(text: str, pattern: str) -> set[str]:
 
 
 def all_readmes() -> str:
-    found = [path for path in PROJECT.rglob("README.md") if not {".venv", ".demo", "node_modules"} & set(path.parts)]
-    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(found))
+    found = [path for package in source.PACKAGES for path in (PROJECT / package).rglob("README.md")]
+    return "\n".join(path.read_text(encoding="utf-8") for path in [PROJECT / "README.md", *sorted(found)])
 
 
 def test_every_environment_variable_is_in_the_configuration_table_and_no_other() -> None:

@@ -1,4 +1,4 @@
-"""The dependency rule, by the contracts in pyproject.toml; and that they see what they should see."""
+"""The contracts in pyproject.toml, which `make check` asks, see what they should see."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ PLANTED = {
     "datamodel/models/site.py": "import datamodel.operations",
     "datamodel/operations.py": "import datamodel.tasks",
     "datamodel/queries.py": "import urllib3",
+    "datamodel/pages.py": "import allauth",
     "datamodel/uris.py": "import harvest.apps",
     "harvest/rules.py": "import celery",
     "harvest/apps.py": "import global_inventory.apps",
@@ -38,11 +39,6 @@ def lint(directory: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
-
-
-def test_every_import_follows_the_dependency_rule() -> None:
-    outcome = lint(PROJECT)
-    assert outcome.returncode == 0, outcome.stdout[-4000:]
 
 
 def test_every_contract_names_a_violation_planted_in_a_copy(tmp_path: Path) -> None:

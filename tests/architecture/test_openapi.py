@@ -1,10 +1,8 @@
-"""The committed OpenAPI documents are valid, complete and what the code says."""
+"""The committed OpenAPI documents are complete; `make check` compares them with the code."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from functools import cache
 from typing import Any
 
 import pytest
@@ -17,20 +15,7 @@ PACKAGES = {"site": "site_service", "global": "global_inventory"}
 METHODS = {"get", "head", "put", "post", "patch", "delete", "options"}
 
 
-def generated(role: str) -> str:
-    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
-    outcome = subprocess.run(
-        [sys.executable, "manage.py", "spectacular", "--validate", "--fail-on-warn"],
-        cwd=PROJECT,
-        env=kept | {"INVENTORY_ROLE": role},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert outcome.returncode == 0, outcome.stderr
-    return outcome.stdout
-
-
+@cache
 def committed(role: str) -> dict[str, Any]:
     document: dict[str, Any] = yaml.safe_load((PROJECT / PACKAGES[role] / "openapi.yaml").read_text(encoding="utf-8"))
     return document
@@ -39,11 +24,6 @@ def committed(role: str) -> dict[str, Any]:
 def operations(role: str) -> list[tuple[str, str, dict[str, Any]]]:
     paths = committed(role)["paths"].items()
     return [(path, method, item[method]) for path, item in paths for method in METHODS & item.keys()]
-
-
-@pytest.mark.parametrize("role", PACKAGES)
-def test_the_committed_document_is_what_the_code_says(role: str) -> None:
-    assert generated(role) == (PROJECT / PACKAGES[role] / "openapi.yaml").read_text(encoding="utf-8"), "make openapi"
 
 
 @pytest.mark.parametrize("role", PACKAGES)

@@ -31,7 +31,9 @@ DIFFERENT = 100
 ROUNDS = 3
 _BLOCK = 5000
 _COLUMNS = "id, uri, uri_bucket, content_checksum, content_last_modified, content_length, last_modified, meta_checksum, meta_modified_at, txid"
-_INDEX_SCAN = "SELECT count(*), sum(digest_word(meta_checksum)) FROM (SELECT * FROM artifact ORDER BY id) a"
+_INDEX_SCAN = (
+    "SELECT count(*), sum(word) FROM (SELECT digest_word(meta_checksum) AS word FROM artifact ORDER BY id OFFSET 0) a"
+)
 _ALL_ROWS = (
     "COPY (SELECT a.id, a.meta_checksum FROM artifact a JOIN {table} l ON l.artifact_id = a.id ORDER BY a.id) TO STDOUT"
 )

@@ -95,7 +95,11 @@ def s3_client(s3_options: dict[str, Any]) -> Iterator[Any]:
     client.close()
 
 
-@pytest.fixture(params=["memory", "filesystem", "objectstore"])
+# One worker has the object store's tests, so that one server is enough.
+OBJECTSTORE = pytest.param("objectstore", marks=pytest.mark.xdist_group("objectstore"))
+
+
+@pytest.fixture(params=["memory", "filesystem", OBJECTSTORE])
 def under_test(request: pytest.FixtureRequest, tmp_path: Path) -> StoreUnderTest:
     if request.param == "memory":
         memory = MemoryStore()

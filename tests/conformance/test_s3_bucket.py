@@ -21,6 +21,8 @@ from site_service.storage.contract import ByteRange, ContentFacts
 from site_service.storage.objectstore import ObjectStore, S3Bucket
 from tests.conformance.conftest import PART_SIZE
 
+pytestmark = pytest.mark.xdist_group("objectstore")
+
 PROJECT = Path(__file__).parents[2]
 
 

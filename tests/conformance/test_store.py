@@ -307,7 +307,7 @@ def test_capabilities_and_free_space_are_told_in_bytes(store: ArtifactStore) -> 
 
 
 def test_memory_stays_flat_however_long_the_content(under_test: StoreUnderTest) -> None:
-    length = MIB if under_test.name == "memory" else 256 * MIB
+    length = MIB if under_test.name == "memory" else 128 * MIB
     tracemalloc.start()
     try:
         stored = under_test.store.write(GeneratedSource(length), facts())

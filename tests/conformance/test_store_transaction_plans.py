@@ -31,7 +31,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plan=steps)
 def test_a_put_transaction_equals_a_list_of_segments(under_test: StoreUnderTest, plan: list[Step]) -> None:
     store, model = under_test.store, list[bytes]()

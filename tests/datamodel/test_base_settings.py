@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-PRINT = "import json; from datamodel import base_settings as s; print(json.dumps([getattr(s, n) for n in {names!r}]))"
+PRINT = (
+    "import json; from datamodel import base_settings as s; "
+    "print(json.dumps([getattr(s, n) for n in {names!r}], default=str))"
+)
 
 
 def settings_of(names: list[str], **environment: str) -> list[object]:

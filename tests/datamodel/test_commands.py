@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -87,6 +88,41 @@ def test_a_token_with_limits_is_listed_rotated_and_revoked(inventory: InventoryI
             token_callers.get(secret)
     with pytest.raises(CommandError, match="revoked"):
         run("token", "rotate", "a")
+
+
+# --- grants and roles
+
+
+def test_a_grant_is_set_listed_and_removed(inventory: InventoryIdentity) -> None:
+    run("grant", "set", "cadc:A/", "--read", "*", "--write", "group:b", "group:a", "--replaces", "--note", "[red]n")
+    run("grant", "set", "everything", "--anonymous")
+    first, second = (json.loads(line) for line in run("grant", "list", "--json").splitlines())
+    assert (first["prefix"], first["anonymousRead"], second["prefix"]) == ("", True, "cadc:A/")
+    assert (second["readers"], second["writers"], second["replaces"]) == (["*"], ["group:a", "group:b"], True)
+    shown = run("grant", "list")
+    assert all(word in shown for word in ("everything", "cadc:A/", "group:a", "[red]n"))
+    run("grant", "set", "cadc:A/")
+    assert json.loads(run("grant", "list", "--json").splitlines()[1])["writers"] == []
+    run("grant", "remove", "cadc:A/")
+    with pytest.raises(CommandError, match="there is no grant of cadc:A/"):
+        run("grant", "remove", "cadc:A/")
+
+
+@pytest.mark.parametrize("argv", [["cadc:A"], ["cadc:A/", "--read", "alice"]])
+def test_a_grant_needs_a_namespace_and_somebody(inventory: InventoryIdentity, argv: list[str]) -> None:
+    with pytest.raises(CommandError):
+        run("grant", "set", *argv)
+
+
+def test_a_role_is_assigned_listed_and_withdrawn(inventory: InventoryIdentity) -> None:
+    run("role", "assign", "user:alice", "auditor", "--note", "n")
+    assert json.loads(run("role", "list", "--json"))["principal"] == "user:alice"
+    assert re.search(r"user:alice +auditor +audit, read +n$", run("role", "list"))
+    run("role", "withdraw", "user:alice", "auditor")
+    with pytest.raises(CommandError, match="user:alice is not auditor"):
+        run("role", "withdraw", "user:alice", "auditor")
+    with pytest.raises(CommandError):
+        run("role", "assign", "alice", "auditor")
 
 
 # --- add_remote

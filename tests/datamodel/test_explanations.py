@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
+from django.core.management import CommandError
 from django.test import Client
 
 from datamodel import access, auth
 from datamodel.grants import Grant, Role
 from datamodel.models import InventoryIdentity
 from datamodel.tokens import TokenLimits
+from tests.datamodel.test_commands import run
 
 
 @pytest.fixture
@@ -76,3 +79,23 @@ def test_only_auditors_and_operators_may_ask(auditor: Client) -> None:
     assert Client().get("/permissions/explain", query).status_code == 401
     asked = Client(headers={"authorization": f"Bearer {reader}"}).get("/permissions/explain", query)
     assert asked.status_code == 403
+
+
+def test_the_command_gives_the_same_answer(auditor: Client) -> None:
+    query = {"caller": ["user:iam:x", "group:astro"], "operation": "write", "uri": "cadc:x"}
+    answer = auditor.get("/permissions/explain", query).json()
+    asked = ["explain", "--json", "--as", "user:iam:x", "group:astro"]
+    assert json.loads(run(*asked, "write", "cadc:x")) == answer
+    assert json.loads(run("explain", "PUT", "cadc:x", "--json", "--as", "user:iam:x", "--as", "group:astro")) == answer
+
+
+def test_the_command_says_it_in_words(auditor: Client) -> None:
+    said = run("explain", "get", "cadc:P/x")
+    assert said.startswith("anonymous may NOT read cadc:P/x\n  - the credential itself has not the right")
+    assert run("explain", "--as", "user:bob", "read", "cadc:x").startswith("*, user:bob may read cadc:x")
+
+
+@pytest.mark.parametrize("argv", [[], ["read"], ["brew", "cadc:x"], ["read", "x"], ["--as", "bob", "read", "cadc:x"]])
+def test_the_command_refuses_a_wrong_question(inventory: InventoryIdentity, argv: list[str]) -> None:
+    with pytest.raises(CommandError):
+        run("explain", *argv)

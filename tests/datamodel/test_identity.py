@@ -191,6 +191,11 @@ CONTRADICTIONS = [
     ({"TIME_ZONE": "America/Vancouver"}, "inventory.E001"),
     ({"INVENTORY_CONTENT_ALGORITHM": "crc32"}, "inventory.E002"),
     ({"INVENTORY_PUBLIC_URL": "ftp://x"}, "inventory.E003"),
+    ({"INVENTORY_TRUSTED_PROXIES": ["10.0.0.1/8"]}, "inventory.E030"),
+    ({"INVENTORY_CLIENT_CERTIFICATE_HEADER": "X-Client-DN"}, "inventory.E031"),
+    ({"INVENTORY_PERMISSION_SERVICES": ["ftp://x"]}, "inventory.E032"),
+    ({"INVENTORY_LOGIN_GROUPS": []}, "inventory.E033"),
+    ({"INVENTORY_PERMISSION_GROUPS": "[]"}, "inventory.E032"),
 ]
 
 

@@ -1,20 +1,28 @@
-"""An OpenID provider: a real HTTP server on loopback with discovery and a key set that rotates, and tokens that it signs."""
+"""An OpenID provider: a real HTTP server on loopback with discovery and a key set that rotates, and tokens that it signs.
+
+It signs people in, too (authorization code with PKCE): whoever comes to `/authorize` is `person` and agrees at once.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import secrets
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from joserfc import jwt
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 Key = RSAKey | ECKey | OKPKey
 AUDIENCE = "inventory"
+CLIENT_SECRET = "client-secret"
 
 
 class FakeIssuer:
@@ -26,6 +34,12 @@ class FakeIssuer:
         self.retired: dict[str, Key] = {}
         self.asked: list[str] = []
         self.answers: dict[str, Any] = {}
+        self.person: dict[str, Any] = {"sub": "s-1", "groups": ["operators"]}
+        # What is told at /userinfo; None: there is no such address.
+        self.info: dict[str, Any] | None = None
+        # Codes that were given, with the query that asked for each; claims of ID tokens that are not as they should be.
+        self.codes: dict[str, dict[str, str]] = {}
+        self.wrong: dict[str, Any] = {}
         self.rotate("k1")
 
     def rotate(self, name: str, kind: str = "EC") -> None:
@@ -52,9 +66,42 @@ class FakeIssuer:
     def documents(self) -> dict[str, Any]:
         keys = [key.as_dict(private=False) for key in self.keys.values()]
         return {
-            "/.well-known/openid-configuration": {"issuer": self.url, "jwks_uri": f"{self.url}/keys"},
+            "/.well-known/openid-configuration": {
+                "issuer": self.url,
+                "jwks_uri": f"{self.url}/keys",
+                "authorization_endpoint": f"{self.url}/authorize",
+                "token_endpoint": f"{self.url}/token",
+                "token_endpoint_auth_methods_supported": ["client_secret_post"],
+                **({"userinfo_endpoint": f"{self.url}/userinfo"} if self.info is not None else {}),
+            },
             "/keys": {"keys": keys},
+            "/userinfo": self.info if self.info is not None else 404,
             **self.answers,
+        }
+
+    def authorize(self, query: str) -> str:
+        """Where the browser is sent back to."""
+        asked = dict(parse_qsl(query, strict_parsing=True))
+        code = secrets.token_urlsafe(8)
+        self.codes[code] = asked
+        return f"{asked['redirect_uri']}?{urlencode({'code': code, 'state': asked['state']})}"
+
+    def exchange(self, body: str) -> dict[str, Any] | int:
+        """Tokens for a code, once, to whom it was made for."""
+        given = dict(parse_qsl(body))
+        asked = self.codes.pop(given.get("code", ""), None)
+        if asked is None or (given.get("client_id"), given.get("client_secret")) != (AUDIENCE, CLIENT_SECRET):
+            return 400
+        digest = hashlib.sha256(given.get("code_verifier", "").encode()).digest()
+        challenge = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+        if (asked["code_challenge"], asked["code_challenge_method"]) != (challenge, "S256"):
+            return 400
+        if given.get("redirect_uri") != asked["redirect_uri"]:
+            return 400
+        return {
+            "access_token": "opaque",
+            "token_type": "Bearer",
+            "id_token": self.token(**{**self.person, **self.wrong}),
         }
 
 
@@ -63,13 +110,26 @@ def serve_issuer() -> Iterator[FakeIssuer]:
     """A provider on a free port."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            self.answer(issuer.answers.get(self.path) or (issuer.exchange(body) if self.path == "/token" else 404))
+
         def do_GET(self) -> None:
             issuer.asked.append(self.path)
-            found = issuer.documents.get(self.path, 404)
+            if self.path.startswith("/authorize?"):
+                self.send_response(302)
+                self.send_header("Location", issuer.authorize(urlsplit(self.path).query))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            self.answer(issuer.documents.get(self.path, 404))
+
+        def answer(self, found: Any) -> None:
             body = b"" if isinstance(found, int) else json.dumps(found).encode()
             self.send_response(found if isinstance(found, int) else 200)
             if found == 302:
                 self.send_header("Location", f"{issuer.url}/elsewhere")
+            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -138,10 +138,10 @@ class Demo:
         groups.kill(killed)
         wait_until(lambda: self.group(service) != killed, SECONDS, f"{service} was not restarted:\n{self.said()}")
 
-    def kill_postgres(self, name: str) -> int:
-        """SIGKILL for the postmaster; its pid."""
+    def kill_postgres(self, name: str, how: signal.Signals = signal.SIGKILL) -> int:
+        """The signal for the postmaster (SIGINT: it shuts down, cutting off whoever is connected); its pid."""
         pid = int((self.servers(name) / "postgres" / "postmaster.pid").read_text().splitlines()[0])
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, how)
         return pid
 
     def servers(self, name: str) -> Path:

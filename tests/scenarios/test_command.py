@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
+from harvest.demo import sources
 from harvest.demo.board import Board
 from harvest.demo.driver import Driver, Route
 from harvest.demo.federation import EVERYTHING, KEPT, LATER
@@ -40,18 +41,51 @@ def run(directory: Path, *options: str, seconds: float = START_SECONDS) -> subpr
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def test_the_whole_job_runs_twice_on_one_directory_and_every_check_holds(tmp_path: Path) -> None:
-    files = tmp_path / "files"
-    files.mkdir()
+def files_in(directory: Path) -> Path:
+    """Twelve files of different sizes, and a symbolic link."""
+    directory.mkdir()
     for number in range(12):
-        (files / f"file {number}").write_bytes(os.urandom(1000 * number))
-    (files / "link").symlink_to("file 1")
+        (directory / f"file {number}").write_bytes(os.urandom(1000 * number))
+    (directory / "link").symlink_to("file 1")
+    return directory
+
+
+@pytest.mark.long
+def test_the_command_does_the_whole_job_twice_on_one_directory_and_every_check_holds(tmp_path: Path) -> None:
+    files = files_in(tmp_path / "files")
     for _ in range(2):
         result = run(tmp_path / "state", "--exit", "--files", str(files), "--port", str(free_ports()))
         assert result.returncode == 0, result.stdout + result.stderr
         assert re.search(r"^all \d+ checks held$", result.stdout, re.MULTILINE), result.stdout
         assert "link': a symbolic link, not a regular file" in result.stdout
         assert "everything has stopped" in result.stdout
+
+
+@pytest.mark.long
+def test_the_command_kills_cuts_and_flips_bits_and_the_federation_heals(tmp_path: Path) -> None:
+    files = files_in(tmp_path / "files")
+    result = run(
+        tmp_path / "state", "--exit", "--chaos", "--files", str(files), "--port", str(free_ports()), seconds=280
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"^all \d+ checks held$", result.stdout, re.MULTILINE), result.stdout
+
+
+def test_the_whole_job_is_done_twice_in_the_same_namespaces_and_every_check_holds(demo: Demo, tmp_path: Path) -> None:
+    files, said = files_in(tmp_path / "files"), list[str]()
+    kept = demo.namespace()
+    for _ in range(2):
+        board = Board()
+        driver = Driver(
+            Route(demo.alpha, demo.beta, demo.all_sites, kept, kept.replace(KEPT, LATER), EVERYTHING),
+            board,
+            said.append,
+            threading.Event(),
+        )
+        driver.run(files, sources.files_below(files, demo.directory), tmp_path / "scratch")
+        assert board.failures == []
+        assert board.checks > 50
+    assert any(line.endswith("link': a symbolic link, not a regular file") for line in said)
 
 
 def test_a_check_that_fails_is_listed_with_what_was_expected(demo: Demo, tmp_path: Path) -> None:

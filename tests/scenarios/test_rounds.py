@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import signal
 import threading
 from types import TracebackType
 from typing import Self
@@ -19,10 +20,12 @@ pytestmark = [pytest.mark.xdist_group("federation"), pytest.mark.timeout(3600)]
 
 ROUNDS = 100
 FILES = 30
+# PostgreSQL is killed, and shut down as for a restart.
+POSTGRES = {"postgres": signal.SIGKILL, "postgres shut down": signal.SIGINT}
 SERVICES = [
     f"{name}-{kind}"
     for name in ("alpha", "beta", "global")
-    for kind in ("web", "celery", "listen", "dramatiq", "postgres")
+    for kind in ("web", "celery", "listen", "dramatiq", *POSTGRES)
     if (name, kind) != ("global", "dramatiq")
 ]
 
@@ -70,10 +73,10 @@ class Writer:
 
 def kill(demo: Demo, service: str) -> None:
     name, _, kind = service.partition("-")
-    if kind != "postgres":
+    if kind not in POSTGRES:
         demo.kill_service(service)
         return
-    killed = demo.kill_postgres(name)
+    killed = demo.kill_postgres(name, POSTGRES[kind])
     eventually(lambda: postmaster(demo, name) not in {f"{killed}", f"{None}"}, f"PostgreSQL of {name} does not return")
 
 

@@ -25,6 +25,7 @@ from harvest import exchange
 from harvest.reconcile import compare, metrics, tasks, wire
 from harvest.reconcile.models import ReconcileRun
 from harvest.reconcile.rules import Mode
+from harvest.reconcile.scope import Tree, digest_of, total_of, tree_lines, whole_of
 from tests.factories import WHEN, artifact_row, insert_artifact_row, new_content
 from tests.fakes.feed import FakeInventory
 
@@ -53,6 +54,29 @@ def put(name: str) -> ArtifactRow:
 
 def own_id() -> str:
     return str(InventoryIdentity.objects.get().inventory_id)
+
+
+@pytest.mark.usefixtures("site")
+def test_the_scan_that_told_of_a_difference_is_kept_for_whoever_asks_where(caller: Caller) -> None:
+    for number in range(20):
+        put(f"cadc:TEST/{number}")
+    asked = {"set": "stored", "site": own_id()}
+
+    def tree(depth: int, **more: object) -> Tree:
+        status, body = caller.ask("tree", {**asked, "depth": depth, **more})
+        assert status == 200
+        return wire.parse_tree("x", body, depth=depth, prefixes=[])[1]
+
+    whole = tree(0, then=2)
+    before = tree(2)
+    put("cadc:TEST/later")
+    named = digest_of(tree_lines(whole))
+    assert tree(2, whole="0" * 64) == tree(2, whole=digest_of(b"")) == tree(2) != before
+    assert tree(2, whole=named) == before
+    assert whole_of(before) == whole
+    # Given away once; and nobody is told of the past who asks for the present.
+    assert tree(2, whole=named) == tree(2)
+    assert total_of(tree(0, then=2)) == 21
 
 
 @pytest.mark.usefixtures("site")

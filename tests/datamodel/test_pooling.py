@@ -1,0 +1,64 @@
+"""The pool hands out no connection that its server has ended, and does not ask about each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg_pool import ConnectionPool
+
+from datamodel import pooling
+from datamodel.embedded import EmbeddedServers
+from datamodel.pooling import PooledConnection
+
+Pool = ConnectionPool[PooledConnection]
+
+
+@pytest.fixture
+def pool(servers: EmbeddedServers) -> Iterator[Pool]:
+    with ConnectionPool(
+        servers.database_url,
+        connection_class=PooledConnection,
+        kwargs={"autocommit": True},
+        min_size=0,
+        max_size=1,
+        timeout=20,
+        check=ConnectionPool.check_connection,
+    ) as pool:
+        yield pool
+
+
+def pid_of(pool: Pool) -> int:
+    with pool.connection() as connection:
+        return connection.info.backend_pid
+
+
+def questions(servers: EmbeddedServers, pid: int) -> object:
+    """When the server was last asked anything on that connection."""
+    with psycopg.connect(servers.database_url) as other:
+        return other.execute("SELECT state_change FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone()
+
+
+def test_a_connection_that_the_server_has_ended_is_not_handed_out(servers: EmbeddedServers, pool: Pool) -> None:
+    pid = pid_of(pool)
+    assert pid_of(pool) == pid
+    with psycopg.connect(servers.database_url, autocommit=True) as other:
+        assert other.execute("SELECT pg_terminate_backend(%s, 10000)", [pid]).fetchone() == (True,)
+    with pool.connection() as connection:
+        assert connection.info.backend_pid != pid
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_server_is_asked_about_a_quiet_connection_only_now_and_then(
+    servers: EmbeddedServers, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = pid_of(pool)
+    pid_of(pool)
+    before = questions(servers, pid)
+    for _ in range(5):
+        assert pid_of(pool) == pid
+    assert questions(servers, pid) == before
+    monkeypatch.setattr(pooling, "_ASK_SECONDS", 0.0)
+    assert pid_of(pool) == pid
+    assert questions(servers, pid) != before
