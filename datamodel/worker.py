@@ -18,7 +18,7 @@ from datamodel.notify import news
 from datamodel.pace import PacedSocket, PaceLimits
 
 _LIMITS = PaceLimits(
-    head_seconds=env.integer("INVENTORY_HEADER_TIMEOUT_SECONDS", 20, minimum=1),
+    head_seconds=env.integer("INVENTORY_HEADER_TIMEOUT_SECONDS", 10, minimum=1),
     idle_seconds=env.integer("INVENTORY_READ_TIMEOUT_SECONDS", 120, minimum=1),
     bytes_per_second=env.integer("INVENTORY_MIN_BYTES_PER_SECOND", 1000),
 )
