@@ -95,7 +95,7 @@ def principals(names: Iterable[str]) -> list[str]:
     wrong = [name for name in found if not is_principal(name)]
     if wrong:
         raise InvalidRequestError(
-            f"{wrong[0]!r} names nobody: write user:NAME, group:NAME, token:NAME, issuer:NAME, dn:DN, or * for anybody known"
+            f"{wrong[0]!r} names nobody: write user:NAME, group:NAME, token:NAME, issuer:NAME, dn:DN, inventory:NAME, or * for anybody known"
         )
     return found
 

@@ -37,6 +37,7 @@ from datamodel.models import (
     StorageSite,
     TrustedKey,
 )
+from datamodel.pairing import admin as pairing_admin  # noqa: F401  # registers invitations
 from datamodel.uris import prefix_upper_bound
 
 admin.site.site_header = " · ".join(dict.fromkeys([settings.INVENTORY_NAME, settings.INVENTORY_ROLE]))

@@ -24,7 +24,7 @@ from datamodel.models import ApiToken, NamespaceGrant, RoleAssignment
 from datamodel.tokens import METHODS, TokenLimits
 
 _ROTATION_OVERLAP = timedelta(days=1)
-_WHO = "user:NAME, group:NAME, token:NAME, issuer:NAME, dn:DN, or * for anybody known; one per line"
+_WHO = "user:NAME, group:NAME, token:NAME, issuer:NAME, dn:DN, inventory:NAME, or * for anybody known; one per line"
 
 
 class ApiTokenForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is generic, the class is not

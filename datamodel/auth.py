@@ -1,5 +1,5 @@
-"""Who is calling: signed URL, JWT of a trusted issuer, API token (Bearer or Basic password), client certificate, admin session,
-else anonymous.
+"""Who is calling: signed URL, JWT of a paired inventory or a trusted issuer, API token (Bearer or Basic password), client
+certificate, admin session, else anonymous.
 
 The first match wins; bad credentials never fall through to anonymous.
 """
@@ -16,7 +16,7 @@ from django.contrib.auth.models import AbstractUser
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
-from datamodel import access, certificates, issuers, keys, preauth, rates
+from datamodel import access, certificates, issuers, keys, preauth, rates, service_tokens
 from datamodel.errors import NotAuthenticatedError, NotPermittedError
 from datamodel.models import StorageSite
 from datamodel.permission_service import memory
@@ -68,6 +68,8 @@ def authenticate(request: HttpRequest) -> Caller:
     a method that the token is not for.
     """
     if token := _presented_token(request):
+        if service_tokens.is_service_token(token):
+            return service_tokens.caller_of(token)
         if issuers.is_jwt(token):
             return issuers.caller_of_jwt(token)
         found = token_callers.get(token)
@@ -102,7 +104,7 @@ def authenticate_url(token: str, uri: ArtifactUri, *, http_method: str, begun_at
         public_keys = [bytes.fromhex(key) for key in settings.INVENTORY_LEGACY_PUBLIC_KEYS]
         claims = preauth.verify_legacy(token, uri, public_keys=public_keys, now=now)
     else:
-        trusted = keys.trusted_key_cache.get(preauth.key_id_of(token))
+        trusted = keys.trust_cache.url_keys(preauth.key_id_of(token))
         claims = preauth.verify(token, uri, keys=trusted, now=now, site_id=_own_site.get())
     if http_method not in claims.methods.http:
         raise NotPermittedError(f"this URL does not allow {http_method}")
@@ -170,7 +172,8 @@ def clear_caches() -> None:
     issuers.forget()
     memory.forget()
     _own_site.clear()
-    keys.trusted_key_cache.clear()
+    keys.trust_cache.clear()
+    service_tokens.clear()
     keys.signing_key_cache.clear()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -227,7 +228,9 @@ ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_SIGNUP_FIELDS = ["username*"]
 SOCIALACCOUNT_STORE_TOKENS = False
 SOCIALACCOUNT_REQUESTS_TIMEOUT = 5
-
+# An inventory's own keys: how old the newest may become, and how long before it signs a new one is published.
+INVENTORY_KEY_OVERLAP = timedelta(seconds=env.integer("INVENTORY_KEY_OVERLAP_SECONDS", 24 * 3600, minimum=1))
+INVENTORY_KEY_PERIOD = timedelta(seconds=env.integer("INVENTORY_KEY_PERIOD_SECONDS", 30 * 24 * 3600, minimum=1))
 INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 
 # Whom alarms are told: addresses, and webhooks as a JSON list of {name, url, secret}; what goes on is told again after so long.
@@ -249,6 +252,7 @@ INVENTORY_SCHEMA_MODULES = [
     "datamodel.schema",
     "datamodel.alarms.schema",
     "datamodel.snapshots.schema",
+    "datamodel.pairing.schema",
     "harvest.schema",
 ]
 INVENTORY_METRICS_MODULES = [

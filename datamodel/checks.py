@@ -44,6 +44,9 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **options: Any) -
                 id="inventory.E021",
             )
         )
+    if settings.INVENTORY_KEY_PERIOD < 2 * settings.INVENTORY_KEY_OVERLAP:
+        complaint = "INVENTORY_KEY_PERIOD_SECONDS must be at least twice INVENTORY_KEY_OVERLAP_SECONDS"
+        found.append(Error(complaint, id="inventory.E040"))
     try:
         parse_issuers(settings.INVENTORY_OIDC_ISSUERS)
     except NotConfiguredError as error:

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from django.contrib.auth import get_user_model
 
-from datamodel import access, auth, tokens
+from datamodel import access, auth, keys, service_tokens, tokens
 from datamodel.errors import InvalidRequestError
 from datamodel.grants import NAMESPACE_GRANTS, AccessTable, Grant, Identity, is_principal
 from datamodel.models import ApiToken
@@ -102,7 +102,7 @@ def _identity(names: Sequence[str]) -> Identity:
     names = [access.canonical_principal(name) for name in names]
     if not names or not all(is_principal(name) for name in names):
         raise InvalidRequestError(
-            "caller must be anonymous, or user:NAME, group:NAME, token:NAME, issuer:NAME, dn:DN (repeatable)"
+            "caller must be anonymous, or user:NAME, group:NAME, token:NAME, issuer:NAME, dn:DN, inventory:NAME (repeatable)"
         )
     parts = [_alone(name) for name in names]
     limits = [part.limits for part in parts if part.limits is not None]
@@ -118,5 +118,10 @@ def _alone(name: str) -> Identity:
         if token is None:
             raise InvalidRequestError(f"there is no token {word}, or it is revoked")
         return tokens.caller_of(token).caller.identity
+    if kind == "inventory":
+        peer = next((peer for peer in keys.load_trust().peers.values() if peer.name == word), None)
+        if peer is None:
+            raise InvalidRequestError(f"there is no paired inventory {word}")
+        return service_tokens.caller_of_peer(peer).identity
     user = get_user_model().objects.filter(username=word, is_active=True).first() if kind == "user" else None
     return auth.caller_of_user(user).identity if user is not None else Identity(known([name]))

@@ -1,6 +1,7 @@
 """Rights, and the pure rules of who has which: grants of namespaces, roles, limits. No Django, no clock, no I/O.
 
-A caller is known by *principals*: `user:alice`, `group:astro`, `token:pipeline`, `issuer:iam`, `dn:CN=…`. Rights come from three
+A caller is known by *principals*: `user:alice`, `group:astro`, `token:pipeline`, `issuer:iam`, `dn:CN=…`,
+`inventory:alpha` (a paired one, by its name here). Rights come from three
 sources that add up: what the credential itself carries (an API token's grants), the roles of its principals, and the grants of
 namespaces. Limits of the credential (prefixes of a token, scopes of a JWT) then cut off what is left over.
 """
@@ -17,7 +18,9 @@ from datamodel.reach import END, EVERYWHERE, NOWHERE, Reach, range_of
 
 ANYBODY_KNOWN = "*"
 """As a principal of a grant: whoever has shown any valid credential."""
-_PRINCIPAL = re.compile(r"(\*|(user|group|token|issuer):[^\s,]([^,\n]{0,253}[^\s,])?|dn:[^\s]([^\n]{0,250}[^\s])?)\Z")
+_PRINCIPAL = re.compile(
+    r"(\*|(user|group|token|issuer|inventory):[^\s,]([^,\n]{0,253}[^\s,])?|dn:[^\s]([^\n]{0,250}[^\s])?)\Z"
+)
 _CUTS = re.compile(r"[:/]")
 
 
@@ -33,6 +36,8 @@ class Grant(StrEnum):
 
 
 ALL_GRANTS = frozenset(Grant)
+# What a paired inventory may do at the other: harvest, ask what releases and file sync need, verify copies.
+PEER_GRANTS = frozenset({Grant.HARVEST, Grant.READ})
 # What can be granted for a namespace; the others are about the inventory as a whole.
 NAMESPACE_GRANTS = (Grant.READ, Grant.WRITE, Grant.DELETE, Grant.HARVEST)
 
@@ -55,7 +60,7 @@ ROLE_GRANTS: Mapping[Role, frozenset[Grant]] = {
 
 
 def is_principal(text: str) -> bool:
-    """Whether a text names a principal: `user:…`, `group:…`, `token:…`, `issuer:…`, `dn:…`, or `*` for anybody known."""
+    """Whether a text names a principal: `user:…`, `group:…`, `token:…`, `issuer:…`, `dn:…`, `inventory:…`, or `*` for anybody known."""
     return _PRINCIPAL.match(text) is not None
 
 

@@ -1,4 +1,4 @@
-"""Signing keys of this inventory and trusted keys of others: made, rotated, sealed, cached per process for a short time."""
+"""Signing keys of this inventory and trusted keys of others: made, rotated, sealed, remembered per process."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import secrets
 import threading
 import time
 import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q
 
 from datamodel.errors import NotConfiguredError
-from datamodel.models import PreauthKeyPair, RemoteInventory, TrustedKey
+from datamodel.models import InventoryIdentity, PreauthKeyPair, RemoteInventory, TrustedKey
+from datamodel.notify import Freshness
 from datamodel.preauth import SigningKey
 from datamodel.sealing import seal, unseal
 
 _CACHE_SECONDS = 5.0
 # A key that was fetched a moment ago must be found; somebody who invents key ids must not cost a query each.
 _MISS_SECONDS = 0.25
+_ROTATION_LOCK_SQL = "SELECT pg_advisory_xact_lock(hashtextextended('rotate-keys', 0))"
 
 
 def create_key_pair(*, now: datetime, active_from: datetime) -> str:
@@ -32,6 +36,21 @@ def create_key_pair(*, now: datetime, active_from: datetime) -> str:
         active_from=active_from,
     )
     return key.key_id
+
+
+def rotate_keys(*, now: datetime, period: timedelta, overlap: timedelta, is_forced: bool = False) -> str | None:
+    """Publish a new signing pair when the newest is older than `period` (or `is_forced`); it signs after `overlap`.
+
+    One transaction, one rotation at a time. Returns the new key id, or None when nothing was due; so a repeat does nothing.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_ROTATION_LOCK_SQL)
+        newest = PreauthKeyPair.objects.order_by("-created_at").values_list("created_at", flat=True).first()
+        if newest is None:
+            return create_key_pair(now=now, active_from=now)
+        if not is_forced and now - newest < period:
+            return None
+        return rotate_key_pairs(now=now, overlap=overlap)
 
 
 def rotate_key_pairs(*, now: datetime, overlap: timedelta) -> str:
@@ -50,22 +69,31 @@ def signing_key(*, now: datetime) -> SigningKey:
     return SigningKey.from_bytes(pair.name, unseal(pair.private_key))
 
 
+def valid_signing_keys(*, now: datetime) -> list[SigningKey]:
+    """Every pair whose signatures are good and that has begun to sign, the newest first."""
+    pairs = PreauthKeyPair.objects.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=now), active_from__lte=now)
+    return [SigningKey.from_bytes(pair.name, unseal(pair.private_key)) for pair in pairs.order_by("-active_from")]
+
+
 def published_keys(*, now: datetime) -> dict[str, bytes]:
     """Key id → raw public key of every pair whose signatures are still good, also of one that is not yet active."""
     pairs = PreauthKeyPair.objects.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=now))
     return {pair.name: bytes(pair.public_key) for pair in pairs}
 
 
-def trusted_keys() -> dict[str, bytes]:
-    """Key id → raw public key of every enabled remote that signs."""
-    keys = TrustedKey.objects.filter(remote__enabled=True)
-    return {key.name: bytes(key.public_key) for key in keys}
-
-
 def replace_trusted_keys(*, remote: RemoteInventory, keys: dict[str, bytes], now: datetime) -> None:
-    """What a remote publishes now is what we trust of it: keys that it no longer publishes go."""
+    """What a remote publishes now is what we trust of it: keys that it no longer publishes go.
+
+    Nothing happens if it was revoked, paired or switched off since it was read.
+    """
     with transaction.atomic():
+        same = RemoteInventory.objects.select_for_update().filter(
+            id=remote.id, enabled=True, paired_at=remote.paired_at
+        )
+        if not same.exists():
+            return
         TrustedKey.objects.filter(remote=remote).exclude(name__in=keys).delete()
+        transaction.on_commit(trust_cache.clear)
         for name, public_key in keys.items():
             TrustedKey.objects.update_or_create(
                 remote=remote,
@@ -75,25 +103,86 @@ def replace_trusted_keys(*, remote: RemoteInventory, keys: dict[str, bytes], now
             )
 
 
-class TrustedKeyCache:
-    """Verification costs no query: the keys of this process are at most five seconds old, and looked at anew for an unknown id."""
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A paired inventory, by its name here, and its public keys by id."""
+
+    name: str
+    role: RemoteInventory.Role
+    inventory_id: uuid.UUID
+    keys: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whom we trust for what: keys (by id) of signed URLs, which only globals sign; paired inventories by id. And who we are."""
+
+    own_id: uuid.UUID | None
+    url_keys: Mapping[str, bytes]
+    peers: Mapping[uuid.UUID, Peer]
+
+
+def load_trust() -> Trust:
+    """As it is now: of every remote that is enabled."""
+    url_keys: dict[str, bytes] = {}
+    peers: dict[uuid.UUID, Peer] = {}
+    for row in TrustedKey.objects.filter(remote__enabled=True).select_related("remote"):
+        remote, raw = row.remote, bytes(row.public_key)
+        if remote.role == RemoteInventory.Role.GLOBAL:
+            url_keys[row.name] = raw
+        if remote.paired_at is not None and remote.inventory_id is not None:
+            known = peers.get(remote.inventory_id)
+            keys = {**(known.keys if known is not None else {}), row.name: raw}
+            peers[remote.inventory_id] = Peer(remote.name, RemoteInventory.Role(remote.role), remote.inventory_id, keys)
+    return Trust(own_id(), url_keys, peers)
+
+
+def own_id() -> uuid.UUID | None:
+    """The id of this inventory; None before `manage.py provision` has run."""
+    return InventoryIdentity.objects.values_list("inventory_id", flat=True).first()
+
+
+class TrustCache:
+    """Verification costs no query: what this process knows is dropped when somebody tells of a change, or cannot be heard.
+
+    For what is not known it looks anew: a key that came a moment ago must be found. Somebody who invents names costs few queries.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._keys: dict[str, bytes] = {}
-        self._read_at = float("-inf")
+        self._trust = Trust(None, {}, {})
+        self._freshness: Freshness | None = None
 
-    def get(self, wanted: str | None) -> dict[str, bytes]:
-        """All trusted keys, with the wanted one if it is known by now."""
-        with self._lock:
-            allowed_age = _CACHE_SECONDS if wanted in self._keys else _MISS_SECONDS
-            if time.monotonic() - self._read_at > allowed_age:
-                self._keys, self._read_at = trusted_keys(), time.monotonic()
-            return self._keys
+    def url_keys(self, wanted: str | None) -> Mapping[str, bytes]:
+        """All keys of signed URLs, with the wanted one if it is known by now."""
+        return self._get(lambda trust: wanted in trust.url_keys).url_keys
+
+    def peer(self, inventory_id: uuid.UUID, key_id: str) -> Peer | None:
+        """A paired inventory, with this key if it is known by now."""
+
+        def has_it(trust: Trust) -> bool:
+            peer = trust.peers.get(inventory_id)
+            return peer is not None and key_id in peer.keys
+
+        return self._get(has_it).peers.get(inventory_id)
+
+    def own_id(self) -> uuid.UUID | None:
+        """The id of this inventory; None before `manage.py provision` has run."""
+        return self._get(lambda trust: trust.own_id is not None).own_id
 
     def clear(self) -> None:
+        self._freshness = None
+
+    def _get(self, is_enough: Callable[[Trust], bool]) -> Trust:
         with self._lock:
-            self._read_at = float("-inf")
+            known = self._freshness
+            is_good = known is not None and known.is_good
+            if not is_good or (not is_enough(self._trust) and known is not None and known.age > _MISS_SECONDS):
+                # Taken before reading: what changes meanwhile makes it stale.
+                freshness = Freshness.now()
+                self._trust = load_trust()
+                self._freshness = freshness
+            return self._trust
 
 
 class SigningKeyCache:
@@ -116,5 +205,5 @@ class SigningKeyCache:
             self._key = None
 
 
-trusted_key_cache = TrustedKeyCache()
+trust_cache = TrustCache()
 signing_key_cache = SigningKeyCache()

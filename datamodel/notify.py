@@ -196,7 +196,12 @@ class Freshness:
         return cls(news.access()[0], time.monotonic())
 
     @property
+    def age(self) -> float:
+        """Seconds since they were read."""
+        return time.monotonic() - self.read_at
+
+    @property
     def is_good(self) -> bool:
         """Whether they still hold: nothing was changed since; without a listener for a few seconds."""
         count, would_hear = news.access()
-        return count == self.access_count and (would_hear or time.monotonic() - self.read_at < UNHEARD_SECONDS)
+        return count == self.access_count and (would_hear or self.age < UNHEARD_SECONDS)

@@ -32,11 +32,15 @@ __all__ = [
     "may",
     "may_any",
     "may_create",
+    "may_do_everything",
     "missing",
     "reach",
     "require",
     "require_any",
+    "require_everything",
     "require_somewhere",
+    "require_speaker",
+    "speaks_for",
 ]
 
 ANONYMOUS = "anonymous"
@@ -57,6 +61,8 @@ class Caller:
     claims: TransferClaims | None = None
     principals: frozenset[str] = frozenset()
     limits: Limits | None = None
+    # The inventory that it is, known by its keys: what it says of itself is believed.
+    inventory_id: uuid.UUID | None = None
 
     @property
     def is_anonymous(self) -> bool:
@@ -135,6 +141,30 @@ def require(caller: Caller, grant: Grant, within: ArtifactUri | Namespace | None
     elif may(caller, grant, within):
         return
     raise _refusal(caller, [grant], within)
+
+
+def may_do_everything(caller: Caller) -> bool:
+    """Whether there is no right that the caller lacks anywhere."""
+    return all(may(caller, grant) for grant in Grant)
+
+
+def require_everything(caller: Caller) -> None:
+    """All rights there are. Raises as `require` does."""
+    for grant in Grant:
+        require(caller, grant)
+
+
+def speaks_for(caller: Caller, inventory_id: uuid.UUID) -> bool:
+    """Whether what the caller says of an inventory is that inventory's word: its own, or of somebody who may do everything."""
+    return caller.inventory_id == inventory_id or (caller.inventory_id is None and may_do_everything(caller))
+
+
+def require_speaker(caller: Caller, inventory_id: uuid.UUID) -> None:
+    """Raises `NotPermittedError` unless the caller speaks for that inventory."""
+    if not speaks_for(caller, inventory_id):
+        raise NotPermittedError(
+            f"{caller.name} does not speak for the inventory {inventory_id}: pair the two, so that it calls in its own name"
+        )
 
 
 def require_any(caller: Caller, grants: Iterable[Grant]) -> None:

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from datamodel import sealing
-from datamodel.errors import InvalidRequestError
+from datamodel.errors import InvalidRequestError, StateConflictError
 from datamodel.models import HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
 
 # Its name on the wire.
@@ -21,7 +21,8 @@ def save_remote(*, name: str, role: str, url: str, token: str | None, enabled: b
     """Make or change the remote of this name; None keeps what it has. A repeat changes nothing.
 
     A changed URL may name another inventory: what was learnt of the old one (its id, its site) is forgotten, and the next
-    contact learns anew, for which a site's description of itself is read again. Raises `InvalidRequestError` for a role or URL that cannot be.
+    contact learns anew, for which a site's description of itself is read again. A paired one stays the one that it is, wherever it moves.
+    Raises `InvalidRequestError` for a role or URL that cannot be, `StateConflictError` for what only a pairing may change.
     """
     address = checked_url(url)
     if role not in RemoteInventory.Role.values:
@@ -33,11 +34,21 @@ def save_remote(*, name: str, role: str, url: str, token: str | None, enabled: b
         values["enabled"] = enabled
     with transaction.atomic():
         known = RemoteInventory.objects.select_for_update().filter(name=name).first()
-        if known is not None and known.url != address:
+        if known is not None:
+            refuse_against_pairing(known, role=role, enabled=enabled)
+        if known is not None and known.url != address and known.paired_at is None:
             values |= {"inventory_id": None, "site": None}
             rewind(states=HarvestState.objects.filter(remote=known, name=_SITES_STREAM))
         remote, _ = RemoteInventory.objects.update_or_create(name=name, defaults=values)
     return remote
+
+
+def refuse_against_pairing(known: RemoteInventory, *, role: str, enabled: bool | None) -> None:
+    """Raises `StateConflictError` for a change that only a pairing, or its end, may make."""
+    if known.paired_at is not None and role != known.role:
+        raise StateConflictError(f"{known.name} was paired as a {known.role}: revoke it before it becomes a {role}")
+    if known.revoked_at is not None and enabled:
+        raise StateConflictError(f"{known.name} was revoked: only a new pairing opens it again")
 
 
 def rewind(*, states: QuerySet[HarvestState]) -> int:

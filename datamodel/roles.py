@@ -12,7 +12,17 @@ from datamodel.grants import Role
 
 # What decides about rights is for those who have all of them.
 _ABOUT_RIGHTS = frozenset(
-    {"user", "group", "permission", "session", "apitoken", "namespacegrant", "roleassignment", "preauthkeypair"}
+    {
+        "user",
+        "group",
+        "permission",
+        "session",
+        "apitoken",
+        "namespacegrant",
+        "roleassignment",
+        "preauthkeypair",
+        "pairinginvitation",
+    }
 )
 
 

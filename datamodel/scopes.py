@@ -73,6 +73,21 @@ def judge(claims: Claims, trust: Trust, *, now: float, leeway: float) -> Bearer:
     return Bearer(f"{trust.prefix}{user}", principals, limits_of(claims, trust.base))
 
 
+def judge_service(claims: Claims, *, issuer: str, audience: str, now: float, leeway: float, longest: float) -> None:
+    """Whether the claims of one inventory are for another, now, and for no longer than `longest` seconds. Raises `UnbelievableClaimsError`."""
+    if claims.get("iss") != issuer:
+        raise UnbelievableClaimsError("the token is of another issuer")
+    if claims.get("aud") != audience:
+        raise UnbelievableClaimsError("the token is not meant for this inventory (aud)")
+    made, expires = _seconds(claims, "iat"), _seconds(claims, "exp")
+    if expires + leeway <= now:
+        raise UnbelievableClaimsError("the token has expired")
+    if made - leeway > now:
+        raise UnbelievableClaimsError("the token is not valid yet")
+    if expires - made > longest:
+        raise UnbelievableClaimsError(f"the token is good for longer than {longest:.0f} s")
+
+
 def limits_of(claims: Claims, base: str) -> Limits | None:
     """How far the storage scopes of a token reach; None when it has none."""
     scopes = [*words(claims.get("scope")), *words(claims.get("scp"))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from datetime import UTC, datetime
 
@@ -18,12 +17,13 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from datamodel import explanations, health, keys, metrics, queries, vosi
+from datamodel import explanations, health, key_statements, keys, metrics, queries, vosi
 from datamodel.auth import caller_of
 from datamodel.doors import decides
 from datamodel.errors import InvalidRequestError, NotReadyError, RouteNotFoundError
 from datamodel.grants import NAMESPACE_GRANTS
 from datamodel.health import ServiceState
+from datamodel.keysets import key_set
 from datamodel.middleware import DOCS_POLICY, PAGE_POLICY
 from datamodel.permissions import Grant, may, require_any
 from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
@@ -118,18 +118,18 @@ def availability(request: HttpRequest) -> HttpResponse:
 @csrf_exempt
 @require_safe
 def pubkey(request: HttpRequest) -> HttpResponse:
-    """The JWK set (RFC 7517, 8037) of keys whose signatures are good: also one that will sign only after the overlap."""
+    """The JWK set (RFC 7517, 8037) of keys whose signatures are good: also one that will sign only after the overlap.
+
+    A header says the same for paired inventories, signed by those that sign now (`key_statements.py`).
+    """
     del request
-    published = sorted(keys.published_keys(now=datetime.now(UTC)).items())
-    document = {"keys": [_jwk(key_id, raw) for key_id, raw in published]}
-    response = HttpResponse(json.dumps(document), content_type="application/jwk-set+json")
+    published = keys.published_keys(now=datetime.now(UTC))
+    document = json.dumps(key_set(published)).encode()
+    response = HttpResponse(document, content_type="application/jwk-set+json")
+    if signed := key_statements.statements(document):
+        response[key_statements.HEADER] = signed
     response["Cache-Control"] = f"public, max-age={_KEY_CACHE_SECONDS}"
     return response
-
-
-def _jwk(key_id: str, raw: bytes) -> dict[str, str]:
-    x = base64.urlsafe_b64encode(raw).decode().rstrip("=")
-    return {"kty": "OKP", "crv": "Ed25519", "kid": key_id, "x": x, "use": "sig", "alg": "EdDSA"}
 
 
 @csrf_exempt

@@ -36,5 +36,6 @@ app.conf.beat_schedule = {
     "snapshots": every(30, "datamodel.snapshots.tasks.advance_snapshots"),
     "history": every(300, "datamodel.snapshots.tasks.forget_history"),
     "probe-sites": every(settings.INVENTORY_PROBE_SECONDS, "global_inventory.sites.tasks.probe_sites"),
-    "rotate-keys": every(3600, "global_inventory.sites.tasks.rotate_keys"),
+    "rotate-keys": every(3600, "harvest.tasks.rotate_keys"),
+    "trusted-keys": every(60, "harvest.tasks.refresh_trusted_keys"),
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from datamodel import env, vosi
 from datamodel.base_settings import *  # noqa: F403
 from datamodel.base_settings import (
@@ -53,8 +51,6 @@ INVENTORY_SNAPSHOT_AWAITS = "global_inventory.snapshots.queries.awaited"
 INVENTORY_URL_SECONDS = env.integer("INVENTORY_URL_SECONDS", 3600, minimum=1)
 INVENTORY_PROBE_SECONDS = env.integer("INVENTORY_PROBE_SECONDS", 30, minimum=1)
 INVENTORY_POSITION_WAIT_SECONDS = env.integer("INVENTORY_POSITION_WAIT_SECONDS", 2)
-INVENTORY_KEY_OVERLAP = timedelta(seconds=env.integer("INVENTORY_KEY_OVERLAP_SECONDS", 24 * 3600, minimum=1))
-INVENTORY_KEY_PERIOD = timedelta(seconds=env.integer("INVENTORY_KEY_PERIOD_SECONDS", 30 * 24 * 3600, minimum=1))
 # A probe of all sites, and asking the sites for an artifact that is not known here, each end within this time as a whole.
 INVENTORY_PROBE_TIMEOUT_SECONDS = env.integer("INVENTORY_PROBE_TIMEOUT_SECONDS", 5, minimum=1)
 INVENTORY_ASK_SECONDS = env.integer("INVENTORY_ASK_SECONDS", 3, minimum=1)

@@ -7,12 +7,13 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
 from datamodel import brake, remotes
 from datamodel.admin import TableAdmin
-from datamodel.errors import InvalidRequestError, InvalidUriError
+from datamodel.errors import InvalidRequestError, InvalidUriError, StateConflictError
 from datamodel.models import (
     BrakeRule,
     DeletionBrake,
@@ -22,6 +23,7 @@ from datamodel.models import (
     HarvestState,
     RemoteInventory,
 )
+from datamodel.pairing.admin import revoke_page
 from datamodel.uris import Namespace
 from harvest import readers, tasks
 
@@ -45,6 +47,16 @@ class RemoteForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is gene
             return remotes.checked_url(self.cleaned_data["url"])
         except InvalidRequestError as error:
             raise forms.ValidationError(error.detail) from error
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        known = RemoteInventory.objects.filter(pk=self.instance.pk).first()
+        if known is not None and "role" in cleaned:
+            try:
+                remotes.refuse_against_pairing(known, role=cleaned["role"], enabled=cleaned["enabled"])
+            except StateConflictError as error:
+                raise forms.ValidationError(error.detail) from error
+        return cleaned
 
 
 @admin.register(DeletionBrake)
@@ -94,13 +106,32 @@ class BrakeRuleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stub is
 @admin.register(RemoteInventory)
 class RemoteInventoryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stub is generic, the class is not
     form = RemoteForm
-    list_display = ["name", "role", "url", "enabled", "last_contact_at", "last_error_at", "last_error"]
+    list_display = [
+        "name",
+        "role",
+        "url",
+        "enabled",
+        "paired_at",
+        "revoked_at",
+        "last_contact_at",
+        "last_error_at",
+        "last_error",
+    ]
     list_filter = ["role", "enabled"]
     ordering = ["name"]
-    fields = ["name", "role", "url", "new_token", "enabled", "inventory_id", "site"]
+    fields = ["name", "role", "url", "new_token", "enabled", "inventory_id", "site", "paired_at", "revoked_at"]
     fields += ["last_contact_at", "last_error_at", "last_error", "lease_until"]
-    actions = ["harvest_now"]
-    readonly_fields = ["inventory_id", "site", "last_contact_at", "last_error_at", "last_error", "lease_until"]
+    actions = ["harvest_now", "revoke"]
+    readonly_fields = [
+        "inventory_id",
+        "site",
+        "paired_at",
+        "revoked_at",
+        "last_contact_at",
+        "last_error_at",
+        "last_error",
+        "lease_until",
+    ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: RemoteInventory | None = None) -> list[str]:
         # The name is how the environment and the command mean the same peer again.
@@ -117,6 +148,15 @@ class RemoteInventoryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the s
         # Cursors, keys and findings of a peer go with it, though none of them can be deleted by itself.
         to_delete, counts, _, protected = super().get_deleted_objects(objs, request)
         return list(to_delete), counts, set(), list(protected)
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm("datamodel.add_pairinginvitation"))
+
+    @admin.action(description="Revoke: these lose everything at once", permissions=["revoke"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[RemoteInventory]) -> HttpResponse | None:
+        chosen = list(queryset.order_by("name"))
+        kept = [("action", "revoke"), *((ACTION_CHECKBOX_NAME, str(remote.pk)) for remote in chosen)]
+        return revoke_page(self, request, [remote.name for remote in chosen], kept)
 
     @admin.action(description="Harvest the selected inventories now", permissions=["change"])
     def harvest_now(self, request: HttpRequest, queryset: QuerySet[RemoteInventory]) -> None:

@@ -11,7 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, Any, Self
 from urllib.parse import urlencode
@@ -21,7 +21,7 @@ from django.conf import settings
 from urllib3.exceptions import HTTPError, LocationValueError
 from urllib3.response import BaseHTTPResponse
 
-from datamodel import outbound
+from datamodel import key_statements, outbound
 from datamodel.errors import (
     CursorGoneError,
     HistoryGoneError,
@@ -29,11 +29,12 @@ from datamodel.errors import (
     RemoteRefusedError,
     RemoteUnavailableError,
 )
-from datamodel.models import InventoryIdentity, RemoteInventory
-from datamodel.sealing import unseal
-from harvest.keysets import parse_key_set
+from datamodel.keysets import parse_key_set
+from datamodel.models import RemoteInventory
+from datamodel.service_tokens import Credential
+from datamodel.statements import UnbelievableStatementError
 from harvest.pages import QUERY_LENGTH, Page, PageQuery, Receiver
-from harvest.streams import EPOCH_HEADER, READER_HEADER
+from harvest.streams import EPOCH_HEADER
 
 _MEMORY_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
@@ -49,16 +50,12 @@ class Remote:
 
     name: str
     url: str
-    token: str = field(repr=False)
-    # Our own inventory, of which the remote notes how far we have read.
-    reader: str = ""
+    credential: Credential
 
     @classmethod
     def of(cls, remote: RemoteInventory) -> Self:
         """Raises `NotConfiguredError` when its token cannot be unsealed."""
-        own_id = InventoryIdentity.objects.filter(id=1).values_list("inventory_id", flat=True).first()
-        token = unseal(remote.token).decode() if remote.token else ""
-        return cls(remote.name, remote.url.rstrip("/"), token, str(own_id) if own_id is not None else "")
+        return cls(remote.name, remote.url.rstrip("/"), Credential.of(remote))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +115,22 @@ def fetch_news(remote: Remote, *, epoch: str, after: int, wait: int = 0) -> Remo
         raise RemoteProtocolError(f"{remote.name} answered /harvest/news with something else") from None
 
 
-def fetch_public_keys(remote: Remote) -> dict[str, bytes]:
+def fetch_public_keys(remote: Remote, *, believed: Callable[[str, bytes], None] | None = None) -> dict[str, bytes]:
     """Key id → raw Ed25519 public key, from the JSON key set (RFC 7517, 8037) at `/pubkey`; other kinds are left out.
 
-    Raises like `fetch_page`.
+    `believed` is asked about the statement that comes with the answer, and raises `UnbelievableStatementError`. Raises like `fetch_page`.
     """
-    answer = _get_json(remote, "/pubkey")
+    response = _get(remote, "/pubkey")
+    statement = response.headers.get(key_statements.HEADER, "")
+    seconds = settings.INVENTORY_REMOTE_TIMEOUT_SECONDS
+    body = _read_whole(remote, response, most_bytes=_JSON_BYTES, seconds=seconds)
     try:
-        return parse_key_set(answer)
-    except ValueError as error:
+        if believed is not None:
+            believed(statement, body)
+        return parse_key_set(json.loads(body))
+    except UnbelievableStatementError as error:
+        raise RemoteProtocolError(f"{remote.name} publishes keys that are not its own to believe: {error}") from None
+    except (ValueError, RecursionError) as error:
         raise RemoteProtocolError(f"{remote.name} answered /pubkey with something else: {error}") from None
 
 
@@ -174,10 +178,7 @@ def _get(
     if not remote.url.startswith(("http://", "https://")):
         raise RemoteProtocolError(f"{remote.name} has no usable URL: it must begin with http:// or https://")
     sent = {"Accept-Encoding": "identity", "User-Agent": "storage-inventory-harvest", **(headers or {})}
-    if remote.reader:
-        sent[READER_HEADER] = remote.reader
-    if remote.token:
-        sent["Authorization"] = f"Bearer {remote.token}"
+    sent |= remote.credential.headers
     try:
         response = _pool().request(
             "GET" if form is None else "POST",

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.db import DatabaseError, connection
 
@@ -119,6 +120,7 @@ class _Identity:
 
     url: str
     token: bytes
+    paired_at: datetime | None
 
 
 class Listeners:
@@ -131,7 +133,9 @@ class Listeners:
     def refresh(self) -> None:
         """Start what is new or changed, stop what is gone, changed or disabled."""
         remotes = {remote.name: remote for remote in queries.harvested_remotes()}
-        wanted = {name: _Identity(remote.url, bytes(remote.token)) for name, remote in remotes.items()}
+        wanted = {
+            name: _Identity(remote.url, bytes(remote.token), remote.paired_at) for name, remote in remotes.items()
+        }
         for name, (identity, listener) in list(self._running.items()):
             if wanted.get(name) != identity or not listener.is_alive:
                 listener.stop()

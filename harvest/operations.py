@@ -16,15 +16,16 @@ from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
-from datamodel import brake, notify, rules as model_rules
+from datamodel import brake, notify
 from datamodel.alarms.operations import raise_alarm
 from datamodel.alarms.rules import AlarmKind
 from datamodel.errors import InvalidRequestError, RaceLostError, RemoteProtocolError
-from datamodel.models import HarvestState, RemoteInventory, StorageSite
+from datamodel.models import HarvestState, RemoteInventory
 from datamodel.operations import serialized
 from datamodel.positions import Cursor
 from datamodel.uris import Namespace, namespace_filter
 from harvest import apply_artifacts, queries, rules, streams
+from harvest.apply_sites import apply_site
 from harvest.pages import Page
 from harvest.staging import stage
 from harvest.streams import Stream
@@ -94,9 +95,11 @@ def release_remote(lease: Lease, *, error: str = "") -> None:
 def record_contact(lease: Lease, *, inventory_id: uuid.UUID, is_settled: bool) -> None:
     """The remote answered; when it has nothing new, every cursor is as of now.
 
-    Raises `RemoteProtocolError` when a site has become another one: its rows would be taken for those of the first.
+    Raises `RemoteProtocolError` when a site or a paired inventory has become another one: its rows would be taken for those of
+    the first.
     """
-    same = Q(inventory_id__isnull=True) | Q(inventory_id=inventory_id) | Q(role=RemoteInventory.Role.GLOBAL)
+    may_change = Q(role=RemoteInventory.Role.GLOBAL, paired_at__isnull=True)
+    same = Q(inventory_id__isnull=True) | Q(inventory_id=inventory_id) | may_change
     with transaction.atomic():
         remote = RemoteInventory.objects.filter(same, id=lease.remote_id)
         if not remote.update(inventory_id=inventory_id, last_contact_at=Now()):
@@ -320,7 +323,7 @@ def _apply_rows(lease: Lease, page: Page) -> int:
         # finds the cursor where this batch leaves it.
         return apply_artifacts.apply_artifacts_at_site(remote_id=remote_id, selection=queries.load_selection())
     if page.stream is streams.SITES:
-        return _apply_site(lease)
+        return apply_site(remote_id=lease.remote_id, name=lease.name)
     if page.stream is streams.DELETED_ARTIFACTS:
         return apply_artifacts.apply_tombstones_at_global(remote_id=remote_id)
     site_id = _site_of(lease)
@@ -353,45 +356,6 @@ def _site_of(lease: Lease) -> uuid.UUID:
     if site_id is None:
         raise RemoteProtocolError(f"{lease.name} has not said which site it is")
     return site_id
-
-
-def _apply_site(lease: Lease) -> int:
-    """A site describes itself in one row, whose id is the site for ever."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT id, resource_id, name, allow_read, allow_write FROM harvested")
-        rows = cursor.fetchall()
-    if not rows:
-        return 0
-    if len(rows) > 1:
-        raise RemoteProtocolError(f"{lease.name} says that it is {len(rows)} sites")
-    site_id, resource_id, name, allow_read, allow_write = rows[0]
-    remote = RemoteInventory.objects.get(id=lease.remote_id)
-    if remote.site_id not in {None, site_id}:
-        raise RemoteProtocolError(f"{lease.name} was site {remote.site_id} and says now that it is {site_id}")
-    if other := RemoteInventory.objects.filter(site_id=site_id).exclude(id=remote.id).first():
-        raise RemoteProtocolError(f"{lease.name} says that it is site {site_id}, which is {other.name}")
-    if other_site := StorageSite.objects.filter(resource_id=resource_id).exclude(id=site_id).first():
-        raise RemoteProtocolError(f"{lease.name} says that it is {resource_id}, which is site {other_site.id}")
-    changed = _upsert_site(site_id, resource_id, name, allow_read=allow_read, allow_write=allow_write)
-    RemoteInventory.objects.filter(id=remote.id, site__isnull=True).update(site_id=site_id)
-    return changed
-
-
-def _upsert_site(site_id: uuid.UUID, resource_id: str, name: str, *, allow_read: bool, allow_write: bool) -> int:
-    checksum = model_rules.site_meta_checksum(
-        site_id, allow_read=allow_read, allow_write=allow_write, name=name, resource_id=resource_id
-    )
-    return _execute(
-        """
-        INSERT INTO storage_site AS s (id, resource_id, name, allow_read, allow_write, last_modified, meta_checksum, txid)
-        VALUES (%s, %s, %s, %s, %s, inventory_now(), %s, 0)
-        ON CONFLICT (id) DO UPDATE SET resource_id = excluded.resource_id, name = excluded.name,
-            allow_read = excluded.allow_read, allow_write = excluded.allow_write, meta_checksum = excluded.meta_checksum,
-            last_modified = greatest(inventory_now(), s.last_modified + interval '1 ms')
-        WHERE s.meta_checksum <> excluded.meta_checksum
-        """,
-        [site_id, resource_id, name, allow_read, allow_write, checksum],
-    )
 
 
 def _execute(statement: str, parameters: Sequence[Any] = ()) -> int:

@@ -1,7 +1,7 @@
 """How far each peer has read this inventory's feed: what it asks for next says that it has applied everything before.
 
-A peer is a caller and the inventory that it says it is. It blocks the expiry of events that it has not passed, until it is retired
-or its token is revoked.
+A peer is a caller and an inventory: the one that it is, or for which it may speak. It blocks the expiry of events that it has not
+passed, until it is retired or revoked.
 """
 
 from __future__ import annotations
@@ -71,8 +71,17 @@ _ACTIVE_SQL = """
 """
 
 
-def record_reader(*, caller: str, inventory_id: uuid.UUID, epoch: str, txid: int, present: str) -> None:
-    """A peer asks for what follows `txid` of an epoch. Whoever was retired is known again once it has passed what is gone."""
+# What others said of an inventory, or it by a token of before it was paired, counts no more.
+_OTHERS_SQL = "DELETE FROM feed_reader WHERE inventory_id = %s AND caller <> %s"
+
+
+def record_reader(
+    *, caller: str, inventory_id: uuid.UUID, epoch: str, txid: int, present: str, is_itself: bool = False
+) -> None:
+    """A peer asks for what follows `txid` of an epoch; `is_itself`: it is known by its keys, so nobody else's word counts.
+
+    Whoever was retired is known again once it has passed what is gone.
+    """
     if recent.is_enough((caller, inventory_id), epoch, txid):
         return
     values: dict[str, Any] = {
@@ -84,6 +93,8 @@ def record_reader(*, caller: str, inventory_id: uuid.UUID, epoch: str, txid: int
     }
     with connection.cursor() as cursor:
         cursor.execute(_RECORD_SQL, values)
+        if is_itself:
+            cursor.execute(_OTHERS_SQL, [inventory_id, values["caller"]])
 
 
 def retire_readers(*, readers: QuerySet[FeedReader]) -> int:

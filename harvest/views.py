@@ -18,7 +18,7 @@ from datamodel.auth import caller_of
 from datamodel.doors import filtered
 from datamodel.errors import InvalidRequestError
 from datamodel.notify import news
-from datamodel.permissions import Grant, reach
+from datamodel.permissions import Caller, Grant, reach, require_speaker
 from datamodel.positions import Cursor, cached_identity
 from datamodel.uris import Namespace, namespace_filter
 from datamodel.wire import time_text
@@ -61,7 +61,8 @@ def wait_for_news(request: HttpRequest) -> HttpResponse:
     epoch, after = request.GET.get("epoch", ""), _number(request, "after", 0)
     readers.record_reader(
         caller=caller.name,
-        inventory_id=_reader(request),
+        inventory_id=_reader(request, caller),
+        is_itself=caller.inventory_id is not None,
         epoch=epoch,
         txid=max(after - 1, 0),
         present=cached_identity.get().epoch,
@@ -128,12 +129,17 @@ def _wait(epoch: str, after: int, wait: float) -> News:
             pause = _FIRST_PAUSE_SECONDS
 
 
-def _reader(request: HttpRequest) -> uuid.UUID:
+def _reader(request: HttpRequest, caller: Caller) -> uuid.UUID:
+    """Whose reading this is: a paired inventory's own, or that of the one which the header names, if the caller speaks for it."""
     text = request.headers.get(READER_HEADER)
+    if text is None:
+        return caller.inventory_id or readers.NOBODY
     try:
-        return uuid.UUID(text) if text is not None else readers.NOBODY
+        named = uuid.UUID(text)
     except ValueError:
         raise InvalidRequestError(f"{READER_HEADER} must be the id of an inventory; it is {text!r}") from None
+    require_speaker(caller, named)
+    return named
 
 
 def _lines(head: bytes, page: FeedPage, end: bytes) -> Iterator[bytes]:

@@ -39,6 +39,7 @@ app.conf.beat_schedule = {
     "harvest": every(settings.INVENTORY_HARVEST_SECONDS, "harvest.tasks.harvest_all"),
     "expire-events": every(600, "harvest.tasks.expire_events"),
     "reconcile": every(settings.INVENTORY_RECONCILE_SECONDS, "harvest.reconcile.tasks.reconcile_all"),
+    "rotate-keys": every(3600, "harvest.tasks.rotate_keys"),
     "trusted-keys": every(60, "harvest.tasks.refresh_trusted_keys"),
     "file-sync": every(settings.INVENTORY_SYNC_SECONDS, "site_service.file_sync.tasks.enqueue_missing"),
     "transactions": every(300, "site_service.files.tasks.sweep_transactions"),

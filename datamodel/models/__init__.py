@@ -5,7 +5,7 @@ from datamodel.models.artifact import Artifact, ObsoleteStorageLocation, Retired
 from datamodel.models.deletion import BrakeRule, DeletionBrake
 from datamodel.models.events import DeletedArtifactEvent, DeletedStorageLocationEvent, StorageLocationEvent
 from datamodel.models.harvest import FeedReader, HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
-from datamodel.models.keys import ApiToken, PreauthKeyPair, TrustedKey
+from datamodel.models.keys import ApiToken, PairingInvitation, PreauthKeyPair, TrustedKey
 from datamodel.models.restoration import Restoration
 from datamodel.models.site import InventoryIdentity, SiteLocation, StorageSite
 
@@ -23,6 +23,7 @@ __all__ = [
     "InventoryIdentity",
     "NamespaceGrant",
     "ObsoleteStorageLocation",
+    "PairingInvitation",
     "PreauthKeyPair",
     "RemoteInventory",
     "Restoration",

@@ -13,8 +13,9 @@ from datamodel.models.site import StorageSite
 class RemoteInventory(models.Model):
     """Another inventory that this one harvests: a site by a global, a global by a site.
 
-    `url` is its base URL (with base path, without trailing slash). `token` is sealed (`sealing.py`). The lease lets one
-    process at a time harvest it.
+    `url` is its base URL (with base path, without trailing slash). With `paired_at` it is known by its keys: it is
+    `inventory_id`, and tokens are signed for it; else `token` (sealed, `sealing.py`) is what it gave us. `revoked_at` says that it
+    was paired, or known, and lost everything; only a new pairing undoes that. The lease lets one process at a time harvest it.
     """
 
     class Role(models.TextChoices):
@@ -28,6 +29,8 @@ class RemoteInventory(models.Model):
     enabled = models.BooleanField(default=True)
     inventory_id = models.UUIDField(null=True)
     site = models.OneToOneField(StorageSite, null=True, on_delete=models.DO_NOTHING)
+    paired_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
     lease_holder = models.UUIDField(null=True)
     lease_until = models.DateTimeField(null=True)
     last_contact_at = models.DateTimeField(null=True)
@@ -42,6 +45,19 @@ class RemoteInventory(models.Model):
                 name="remote_inventory_lease_whole",
                 condition=models.Q(lease_holder__isnull=True, lease_until__isnull=True)
                 | models.Q(lease_holder__isnull=False, lease_until__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="remote_inventory_paired_known",
+                condition=models.Q(paired_at__isnull=True) | models.Q(inventory_id__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="remote_inventory_revoked_off",
+                condition=models.Q(revoked_at__isnull=True) | models.Q(enabled=False, paired_at__isnull=True),
+            ),
+            models.UniqueConstraint(
+                name="remote_inventory_paired_once",
+                fields=["inventory_id"],
+                condition=models.Q(paired_at__isnull=False),
             ),
         )
 

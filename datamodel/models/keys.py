@@ -49,6 +49,38 @@ class TrustedKey(models.Model):
         return f"{self.name} of {self.remote}"
 
 
+class PairingInvitation(models.Model):
+    """A one-time code for another inventory; `proof_key` is what its secret was hashed to, sealed.
+
+    It is spent by `accepted_by`, who alone may repeat; failed attempts are counted, and too many, or `voided_at`, end it.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=64)
+    role = models.CharField(max_length=6, choices=RemoteInventory.Role.choices)
+    proof_key = models.BinaryField()
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    attempts = models.IntegerField(default=0)
+    accepted_by = models.UUIDField(null=True)
+    accepted_at = models.DateTimeField(null=True)
+    voided_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "pairing_invitation"
+        indexes = (models.Index(fields=["name"], name="pairing_invitation_name"),)
+        constraints = (
+            models.CheckConstraint(
+                name="pairing_invitation_accepted",
+                condition=Q(accepted_by=None, accepted_at=None)
+                | Q(accepted_by__isnull=False, accepted_at__isnull=False),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.name}"
+
+
 class ApiToken(models.Model):
     """A bearer token of a named caller; only its SHA-256 is kept. `grants` are words of `grants.Grant`.
 

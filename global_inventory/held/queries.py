@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from django.db import connection
 
 from datamodel.models import RemoteInventory
-from datamodel.sealing import unseal
+from datamodel.service_tokens import Credential
 from global_inventory.held.rules import Known
 from global_inventory.sites.client import SiteDoor
 
@@ -33,5 +33,7 @@ def known_artifacts(uris: Sequence[str]) -> dict[str, Known]:
 def site_doors(site_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, SiteDoor]:
     """How to ask these sites about themselves, but for those switched offline. Raises `NotConfiguredError` when a token cannot be unsealed."""
     remotes = RemoteInventory.objects.filter(role=RemoteInventory.Role.SITE, enabled=True, site__in=list(site_ids))
-    rows = remotes.exclude(switch__offline=True).values_list("site", "name", "url", "token")
-    return {site: SiteDoor(name, url, unseal(token).decode() if token else "") for site, name, url, token in rows}
+    doors = (
+        (row.site_id, SiteDoor(row.name, row.url, Credential.of(row))) for row in remotes.exclude(switch__offline=True)
+    )
+    return {site_id: door for site_id, door in doors if site_id is not None}

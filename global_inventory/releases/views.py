@@ -13,10 +13,11 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
+from datamodel.auth import caller_of
 from datamodel.checksums import Checksum
 from datamodel.doors import guarded
 from datamodel.errors import InvalidRequestError, NotPermittedError
-from datamodel.permissions import Grant
+from datamodel.permissions import Caller, Grant, require_speaker
 from datamodel.uris import ArtifactUri
 from global_inventory.locate.requests import read_body
 from global_inventory.releases import operations, queries
@@ -44,7 +45,7 @@ def releases(request: HttpRequest) -> HttpResponse:
 
 def _granted(request: HttpRequest) -> HttpResponse:
     asked = {"after": _FIRST_ID, **request.GET.dict()}
-    site_id = _asking_site(_field(asked, "site", uuid.UUID))
+    site_id = _asking_site(caller_of(request), _field(asked, "site", uuid.UUID))
     page = queries.marked(site_id, after=_field(asked, "after", uuid.UUID), limit=MAX_FILES)
     files = [{"id": str(artifact_id), "release": str(release_id)} for artifact_id, release_id in page]
     following = files[-1]["id"] if len(files) == MAX_FILES else None
@@ -82,14 +83,15 @@ def _asked(request: HttpRequest) -> tuple[uuid.UUID, list[Mapping[str, object]]]
         raise InvalidRequestError(f'"files" must be a list of at least one object: {_EXAMPLE}')
     if len(entries) > MAX_FILES:
         raise InvalidRequestError(f'"files" may have at most {MAX_FILES} entries; it has {len(entries)}')
-    return _asking_site(_field(document, "site", uuid.UUID)), entries
+    return _asking_site(caller_of(request), _field(document, "site", uuid.UUID)), entries
 
 
-def _asking_site(site_id: uuid.UUID) -> uuid.UUID:
-    """The site that the caller speaks for: the one that it names, if that is harvested here. The only place that decides this.
+def _asking_site(caller: Caller, site_id: uuid.UUID) -> uuid.UUID:
+    """The site that the caller names, if it speaks for that, and that is harvested here. Raises `NotPermittedError`.
 
-    Raises `NotPermittedError`.
+    The id of a site is that of its inventory.
     """
+    require_speaker(caller, site_id)
     if not queries.is_known_site(site_id):
         raise NotPermittedError(f"no site {site_id} is harvested here, or it was disabled")
     return site_id

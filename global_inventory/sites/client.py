@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
@@ -23,6 +23,7 @@ from datamodel import outbound
 from datamodel.checksums import parse_digest_header, parse_structured_digests
 from datamodel.errors import InvalidChecksumError, RemoteProtocolError, RemoteRefusedError, RemoteUnavailableError
 from datamodel.rules import ArtifactRow, meta_checksum_of
+from datamodel.service_tokens import Credential
 from datamodel.uris import ArtifactUri
 from global_inventory.sites.rules import Probed, judge_probe
 
@@ -52,7 +53,7 @@ class SiteDoor:
 
     name: str
     url: str
-    token: str = field(repr=False)
+    credential: Credential
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,8 @@ def ask_verified(door: SiteDoor, uris: Sequence[str], *, seconds: float) -> list
     slot = _slots[door.url]
     if not slot.acquire(blocking=False):
         raise RemoteUnavailableError("it has not answered earlier questions yet")
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {door.token}"}
     try:
+        headers = {"Content-Type": "application/json", **door.credential.headers}
         response = _pool.request(
             "POST",
             f"{door.url}/verified",

@@ -1,17 +1,14 @@
-"""Writes about sites: the outcome of probes, and the rotation of the keys that sites trust."""
+"""Writes about sites: the outcome of probes."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from functools import partial
 
-from django.db import connection, transaction
+from django.db import connection
 
-from datamodel import keys
 from datamodel.logs import unit_of_work
-from datamodel.models import PreauthKeyPair
 from global_inventory.sites import client
 from global_inventory.sites.queries import ProbeTarget
 from global_inventory.sites.rules import LATENCY_WEIGHT, Probed
@@ -34,7 +31,6 @@ _RECORD_SQL = """
         last_error = EXCLUDED.last_error
     WHERE site_probe.checked_at <= EXCLUDED.checked_at
 """
-_ROTATION_LOCK_SQL = "SELECT pg_advisory_xact_lock(hashtextextended('rotate-keys', 0))"
 
 
 def probe_sites(*, targets: Sequence[ProbeTarget], seconds: float) -> dict[str, Probed]:
@@ -70,18 +66,3 @@ def record_probe(*, target: ProbeTarget, probed: Probed) -> None:
     with unit_of_work(logger, "probe-site", site=target.name) as work, connection.cursor() as cursor:
         cursor.execute(_RECORD_SQL, values)
         work.note(readable=probed.read_ok, writable=probed.write_ok, error=probed.error or None)
-
-
-def rotate_keys(*, now: datetime, period: timedelta, overlap: timedelta, is_forced: bool = False) -> str | None:
-    """Publish a new signing pair when the newest is older than `period` (or `is_forced`); it signs after `overlap`.
-
-    One transaction, one rotation at a time. Returns the new key id, or None when nothing was due; so a repeat does nothing.
-    """
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_ROTATION_LOCK_SQL)
-        newest = PreauthKeyPair.objects.order_by("-created_at").values_list("created_at", flat=True).first()
-        if newest is None:
-            return keys.create_key_pair(now=now, active_from=now)
-        if not is_forced and now - newest < period:
-            return None
-        return keys.rotate_key_pairs(now=now, overlap=overlap)

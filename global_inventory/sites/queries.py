@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from django.db import connection
 
 from datamodel.models import RemoteInventory
+from datamodel.notify import Freshness
 from global_inventory.sites.models import SiteRule
 from global_inventory.sites.rules import Direction, NamespaceRule, RuleKind, SiteState
 
@@ -61,22 +61,24 @@ def probe_targets(remote_ids: list[int] | None = None) -> list[ProbeTarget]:
 
 
 class SiteTableCache:
-    """Ranking costs no query: what this process knows of the sites is at most two seconds old."""
+    """Ranking costs no query: what this process knows of the sites is at most two seconds old; it hears at once of one that was revoked."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._table = SiteTable({}, ())
-        self._read_at = float("-inf")
+        self._freshness: Freshness | None = None
 
     def get(self) -> SiteTable:
         with self._lock:
-            if time.monotonic() - self._read_at > _CACHE_SECONDS:
-                self._table, self._read_at = read_site_table(), time.monotonic()
+            known = self._freshness
+            if known is None or known.age > _CACHE_SECONDS or not known.is_good:
+                freshness = Freshness.now()
+                self._table, self._freshness = read_site_table(), freshness
             return self._table
 
     def clear(self) -> None:
         with self._lock:
-            self._read_at = float("-inf")
+            self._freshness = None
 
 
 site_table_cache = SiteTableCache()

@@ -9,9 +9,10 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.views.decorators.csrf import csrf_exempt
 
+from datamodel.auth import caller_of
 from datamodel.doors import guarded
 from datamodel.errors import InvalidRequestError
-from datamodel.permissions import Grant
+from datamodel.permissions import Grant, require_speaker
 from datamodel.positions import Position
 from datamodel.snapshots import wire
 from datamodel.wire import time_text
@@ -34,8 +35,10 @@ def pins(request: HttpRequest) -> HttpResponse:
 
 
 def _acknowledge(request: HttpRequest) -> HttpResponse:
+    position = Position.parse(request.POST.get("position", ""))
+    require_speaker(caller_of(request), position.inventory_id)
     operations.record_acknowledgements(
-        position=Position.parse(request.POST.get("position", "")),
+        position=position,
         held=_ids(request.POST.get("held", "")),
         dropped=_ids(request.POST.get("dropped", "")),
     )

@@ -18,8 +18,10 @@ from pathlib import Path
 import urllib3
 
 from datamodel import embedded
+from harvest.demo import pairs
 from harvest.demo.forkserver import Program
 from harvest.demo.groups import Group
+from harvest.demo.pairs import Side
 from harvest.demo.records import DemoError, Secrets
 from harvest.demo.servers import Servers
 from harvest.demo.supervisor import Report, Service, Supervisor, port_is_free
@@ -68,7 +70,7 @@ class Inventory:
         return self.directory / "servers"
 
     def remote(self) -> dict[str, str]:
-        """How its peers are told of it."""
+        """How its peers are told of it, whom they are then paired with."""
         return {"name": self.name, "role": self.role, "url": self.url}
 
 
@@ -93,7 +95,6 @@ def environment(inventory: Inventory, remotes: Iterable[Inventory], known: Secre
         "INVENTORY_BIND": f"127.0.0.1:{inventory.port}",
         "INVENTORY_SECRET_KEY": known.keys[inventory.name],
         "INVENTORY_OPERATOR_TOKEN": known.token,
-        "INVENTORY_REMOTE_TOKEN": known.token,
         "INVENTORY_REMOTES": json.dumps([remote.remote() for remote in remotes]),
         "INVENTORY_ADMIN_USER": ADMIN_USER,
         "INVENTORY_ADMIN_PASSWORD": known.admin_password,
@@ -177,6 +178,7 @@ class Federation:
         self._logs = directory / "logs"
         self._supervisor = Supervisor(directory, secrets.token_hex(16), report)
         self._servers = Servers(report)
+        self._running: set[str] = set()
 
     def start(self, stopping: threading.Event) -> None:
         """All inventories from nothing, or from whatever an earlier demo left, to ready.
@@ -194,12 +196,35 @@ class Federation:
     def launch(self, inventories: Sequence[Inventory], stopping: threading.Event) -> None:
         """Start the processes of these inventories, without waiting until they are ready. Raises as `start`.
 
-        First everybody's web service, then who talks to them: a listener that finds nobody pauses before it asks again.
+        First everybody's web service; while the workers start, who runs is paired; then who listens: a listener that finds
+        nobody, or nobody who knows us, pauses before it asks again.
         """
         with ThreadPoolExecutor(len(inventories)) as executor:
             for step in (self._prepare, self._start_workers):
                 for outcome in [executor.submit(step, inventory, stopping) for inventory in inventories]:
                     outcome.result()
+        self._running |= {inventory.name for inventory in inventories}
+        self._pair(inventories, stopping)
+        for inventory in inventories:
+            if not stopping.is_set():
+                self._supervisor.start(self._services(inventory)["listen"])
+
+    def _pair(self, inventories: Sequence[Inventory], stopping: threading.Event) -> None:
+        """Whoever is new with everybody who runs: globals invite, sites accept."""
+        running = [inventory for inventory in self.inventories if inventory.name in self._running]
+        pairs.pair_all(
+            (
+                (self._side(one), self._side(other))
+                for one in running
+                if one.role == GLOBAL
+                for other in neighbours(one, running)
+                if one in inventories or other in inventories
+            ),
+            stopping,
+        )
+
+    def _side(self, inventory: Inventory) -> Side:
+        return Side(inventory.name, inventory.role, inventory.url, self.secrets.token)
 
     def _prepare(self, inventory: Inventory, stopping: threading.Event) -> None:
         inventory.directory.mkdir(exist_ok=True)
@@ -211,7 +236,7 @@ class Federation:
 
     def _start_workers(self, inventory: Inventory, stopping: threading.Event) -> None:
         for kind, service in self._services(inventory).items():
-            if kind not in {"provision", "web"} and not stopping.is_set():
+            if kind not in {"provision", "web", "listen"} and not stopping.is_set():
                 self._supervisor.start(service)
 
     def _services(self, inventory: Inventory) -> dict[str, Service]:
@@ -247,6 +272,7 @@ class Federation:
         Whatever goes wrong with one, the others are ended too. Raises the first EmbeddedError, TimeoutError or OSError.
         """
         ending = inventories or tuple(self.inventories)
+        self._running -= {inventory.name for inventory in ending}
         with contextlib.ExitStack() as tiers:
             # Of a stack the last is first, and each is called even if those before it failed.
             if not inventories:

@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 from datamodel import outbound
 from datamodel.errors import RemoteError, RemoteProtocolError, RemoteRefusedError, RemoteUnavailableError
 from datamodel.models import RemoteInventory
-from datamodel.sealing import unseal
+from datamodel.service_tokens import Credential
 from site_service.file_sync.rules import Source, Wanted
 
 MAX_URIS = 10_000
@@ -33,7 +33,7 @@ class Global:
 
     name: str
     url: str
-    token: str
+    credential: Credential
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Answer:
 def configured_globals() -> list[Global]:
     """The enabled globals, those that failed within the last minute last."""
     rows = RemoteInventory.objects.filter(role=RemoteInventory.Role.GLOBAL, enabled=True).order_by("name")
-    found = [Global(row.name, row.url, unseal(row.token).decode()) for row in rows]
+    found = [Global(row.name, row.url, Credential.of(row)) for row in rows]
     return sorted(found, key=lambda each: each.name in _shunned.names())
 
 
@@ -121,7 +121,7 @@ def _post(asked: Global, body: str) -> bytes:
             f"{asked.url}/locate",
             body=body,
             headers={
-                "Authorization": f"Bearer {asked.token}",
+                **asked.credential.headers,
                 "Content-Type": "application/json",
                 "Accept": "application/json",
                 "User-Agent": "storage-inventory",

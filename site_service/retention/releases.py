@@ -120,7 +120,7 @@ def _request(asked: Remote, method: str, path: str, site_id: uuid.UUID, body: st
             f"{asked.url}{path}",
             body=body,
             headers={
-                "Authorization": f"Bearer {asked.token}",
+                **asked.credential.headers,
                 "Content-Type": "application/json",
                 "User-Agent": "storage-inventory",
             },

@@ -28,6 +28,7 @@ PUBLIC = {
     "availability": "VOSI, read by other services before they have credentials",
     "capabilities": "VOSI, the same",
     "pubkey": "public keys",
+    "pairings/<uuid:invitation>/redemption": "for whoever proves to know the secret of a one-time code",
     "schema": "the API as it is published",
     "docs": "the same, for reading",
     "files": "a redirect to files/",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -27,18 +28,23 @@ from datamodel.models import (
     HarvestConflict,
     HarvestRejection,
     HarvestState,
+    InventoryIdentity,
     NamespaceGrant,
     ObsoleteStorageLocation,
+    PairingInvitation,
     RemoteInventory,
     RoleAssignment,
     StorageSite,
     TrustedKey,
 )
+from datamodel.pairing.rules import Code
 from datamodel.permissions import Caller, Grant, known, reach
 from datamodel.tokens import token_callers
 from datamodel.uris import ArtifactUri
 from harvest import tasks
+from tests import peers
 from tests.factories import WHEN, new_content
+from tests.fakes.inviting import fake_inviting
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 HOSTILE = "<script>alert(1)</script>"
@@ -202,6 +208,62 @@ def test_a_remote_keeps_its_token_unless_a_new_one_is_given(operator: Client) ->
     operator.post(change, {"role": "global", "url": "https://g.example/base", "new_token": "second"})
     remote.refresh_from_db()
     assert sealing.unseal(remote.token) == b"second"
+
+
+def test_a_code_is_made_and_shown_once_and_made_void(operator: Client) -> None:
+    keys.create_key_pair(now=NOW, active_from=NOW)
+    add = page(PairingInvitation, "add")
+    assert b"at most" not in operator.get(add).content
+    shown = operator.post(add, {"name": "omega", "hours": "2"}).content.decode()
+    (code,) = re.findall(r"<textarea[^>]*>([^<]+)<", shown)
+    row = PairingInvitation.objects.get()
+    assert Code.parse(code).invitation_id == row.id
+    assert code not in operator.get(page(PairingInvitation, "changelist")).content.decode()
+    assert operator.get(page(PairingInvitation, "change", row.pk)).status_code == 200
+    assert operator.post(add, {"name": "a,b", "hours": "2"}).context["adminform"].form.errors
+    chosen = {"action": "void", "_selected_action": [str(row.pk)]}
+    assert "1 void" in operator.post(page(PairingInvitation, "changelist"), chosen, follow=True).content.decode()
+
+
+def test_a_code_is_accepted_in_the_admin(operator: Client) -> None:
+    keys.create_key_pair(now=NOW, active_from=NOW)
+    accept = page(PairingInvitation, "accept")
+    assert accept in operator.get(page(PairingInvitation, "changelist")).content.decode()
+    assert "no pairing code" in operator.post(accept, {"code": "x", "name": "omega"}).content.decode()
+    with fake_inviting() as inviting:
+        done = operator.post(accept, {"code": inviting.code(), "name": "omega"}, follow=True).content.decode()
+    assert "Paired with the global omega" in done
+
+
+def test_revoking_in_the_admin_needs_a_reason_and_cannot_be_undone_by_a_switch(operator: Client) -> None:
+    remote = peers.paired("omega", role="global").remote
+    changelist, change = page(RemoteInventory, "changelist"), page(RemoteInventory, "change", remote.pk)
+    chosen = {"action": "revoke", "_selected_action": [str(remote.pk)]}
+    asked = operator.post(changelist, chosen).content.decode()
+    assert "omega will lose everything" in asked
+    assert "This field is required" in operator.post(changelist, {**chosen, "reason": " "}).content.decode()
+    remote.refresh_from_db()
+    assert remote.revoked_at is None
+    form = {"role": "site", "url": "http://omega.test", "enabled": "on", "new_token": ""}
+    assert "revoke it before it becomes" in operator.post(change, form).content.decode()
+    assert "Revoked: omega" in operator.post(changelist, {**chosen, "reason": "stolen"}, follow=True).content.decode()
+    remote.refresh_from_db()
+    assert (remote.enabled, remote.paired_at) == (False, None)
+    assert "only a new pairing" in operator.post(change, {**form, "role": "global"}).content.decode()
+
+
+def test_site_operators_neither_pair_nor_revoke(inventory: InventoryIdentity) -> None:
+    user = get_user_model().objects.create_user("warden", password="any", is_staff=True)
+    access.assign_role(principal="user:warden", role=Role.SITE_OPERATOR)
+    warden = Client()
+    warden.force_login(user)
+    assert warden.get(page(PairingInvitation, "add")).status_code == 403
+    assert warden.get(page(PairingInvitation, "accept")).status_code == 403
+    remote = peers.paired("omega", role="global").remote
+    chosen = {"action": "revoke", "_selected_action": [str(remote.pk)], "reason": "x"}
+    warden.post(page(RemoteInventory, "changelist"), chosen)
+    remote.refresh_from_db()
+    assert remote.enabled
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from datamodel.preauth import Methods, SigningKey
 from datamodel.processes import wait_until
 from datamodel.uris import ArtifactUri
 from tests.datamodel.test_preauth import CLAIMS, URI, der, legacy_key, legacy_token
+from tests.factories import settle_rights
 
 NOW = datetime.now(UTC)
 
@@ -178,6 +179,7 @@ def test_a_signed_url_of_another_site_or_uri_is_refused(trusted: SigningKey, sit
 
 
 def test_verifying_costs_no_query_once_keys_and_site_are_known(trusted: SigningKey, site: StorageSite) -> None:
+    settle_rights()
     auth.authenticate_url(signed(trusted, site), URI, http_method="GET")
     with CaptureQueriesContext(connection) as queries:
         auth.authenticate_url(signed(trusted, site), URI, http_method="GET")

@@ -173,8 +173,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> pytest.M
     monkeypatch.setenv("INVENTORY_OPERATOR_TOKEN", "operator-secret")
     monkeypatch.setenv("INVENTORY_ADMIN_USER", "admin")
     monkeypatch.setenv("INVENTORY_ADMIN_PASSWORD", "first-password")
-    monkeypatch.setenv("INVENTORY_REMOTE_TOKEN", "remote-secret")
-    monkeypatch.setenv("INVENTORY_REMOTES", json.dumps([{"name": "g", "role": "global", "url": "http://g/x/"}]))
+    remote = {"name": "g", "role": "global", "url": "http://g/x/", "token": "remote-secret"}
+    monkeypatch.setenv("INVENTORY_REMOTES", json.dumps([remote]))
     return monkeypatch
 
 
@@ -192,7 +192,7 @@ def test_provisioning_makes_everything_and_a_repeat_changes_nothing() -> None:
     assert get_user_model().objects.get().check_password("changed by its owner")
     remote = RemoteInventory.objects.get()
     assert (remote.name, remote.url, sealing.unseal(remote.token)) == ("g", "http://g/x", b"remote-secret")
-    assert PreauthKeyPair.objects.count() == 1, "for receipts"
+    assert PreauthKeyPair.objects.count() == 1, "for receipts, and for calls of other inventories"
 
 
 @pytest.mark.parametrize("command", ["provision", "serve"])

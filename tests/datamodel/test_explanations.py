@@ -15,6 +15,7 @@ from datamodel import access, auth
 from datamodel.grants import Grant, Role
 from datamodel.models import InventoryIdentity
 from datamodel.tokens import TokenLimits
+from tests import peers
 from tests.datamodel.test_commands import run
 
 
@@ -25,6 +26,7 @@ def auditor(inventory: InventoryIdentity) -> Client:
     token = auth.create_api_token(name="a", grants=frozenset({Grant.AUDIT}), now=datetime.now(UTC))
     limits = TokenLimits.parse(["cadc:P/"], [])
     auth.create_api_token(name="t", grants=frozenset({Grant.DELETE}), now=datetime.now(UTC), limits=limits)
+    peers.paired("omega", role="global")
     user = get_user_model().objects.create_user("alice")
     user.groups.add(Group.objects.create(name="astro"))
     return Client(headers={"authorization": f"Bearer {token}"})
@@ -41,6 +43,8 @@ def auditor(inventory: InventoryIdentity) -> Client:
         ("token:t", "delete", "cadc:P/x", True, "the credential itself has the right"),
         ("token:t", "delete", "cadc:x", False, "the limits of the credential do not reach this far"),
         ("user:op", "delete", "cadc:x", True, "the role archive-operator has the right"),
+        ("inventory:omega", "harvest", "other:x", True, "the credential itself has the right"),
+        ("inventory:omega", "write", "cadc:x", False, "the credential itself has not the right"),
         ("user:bob", "harvest", "other:x", False, "no grant of a namespace speaks of it"),
     ],
 )

@@ -182,10 +182,10 @@ def test_before_provisioning_there_is_no_key(inventory: InventoryIdentity) -> No
 def test_a_remote_is_trusted_for_what_it_publishes_now_and_while_it_is_enabled(remote: RemoteInventory) -> None:
     keys.replace_trusted_keys(remote=remote, keys={"a": b"1" * 32, "b": b"2" * 32}, now=NOW)
     keys.replace_trusted_keys(remote=remote, keys={"b": b"3" * 32, "c": b"4" * 32}, now=NOW)
-    assert keys.trusted_keys() == {"b": b"3" * 32, "c": b"4" * 32}
+    assert keys.load_trust().url_keys == {"b": b"3" * 32, "c": b"4" * 32}
     assert TrustedKey.objects.count() == 2
     remotes.save_remote(name="g", role="global", url="https://g.example", token=None, enabled=False)
-    assert keys.trusted_keys() == {}
+    assert keys.load_trust().url_keys == {}
 
 
 def test_a_secret_sealed_under_another_key_says_what_to_do(settings: Settings) -> None:

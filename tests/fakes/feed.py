@@ -107,6 +107,8 @@ class FakeInventory:
     drip_seconds: float = 0.0
     requests: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
+    # What it says in a header of this answer.
+    signs: Callable[[bytes], str] | None = None
     url: str = ""
 
     def add(self, stream: str, fields: dict[str, str | None], *, same_transaction: bool = False) -> int:
@@ -342,7 +344,8 @@ class _Handler(BaseHTTPRequestHandler):
         if name == "news":
             return self._send(200, json.dumps(inventory.news(query)).encode())
         if name == "pubkey":
-            return self._send(200, json.dumps(inventory.key_set()).encode())
+            body = json.dumps(inventory.key_set()).encode()
+            return self._send(200, body, statement=inventory.signs(body) if inventory.signs is not None else "")
         if name == "tree":
             body = inventory.tree(query)
             if f'"{body.splitlines()[-1].split(chr(9).encode())[2].decode()}"' == self.headers.get("If-None-Match"):
@@ -353,8 +356,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, answer(query), stream=True)
         return self._send(200, inventory.page(name, query), stream=True)
 
-    def _send(self, status: int, body: bytes, *, stream: bool = False) -> None:
+    def _send(self, status: int, body: bytes, *, stream: bool = False, statement: str = "") -> None:
         self.send_response(status)
+        if statement:
+            self.send_header("X-Inventory-Keys-Statement", statement)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Inventory-Epoch", self.inventory.epoch)
         self.end_headers()

@@ -9,14 +9,16 @@ from datetime import UTC, datetime
 from urllib.parse import unquote
 
 import pytest
+from django.db import connection
 from django.test import Client
 from pytest_django import Settings
 
 from datamodel import preauth
 from datamodel.errors import NotPermittedError
 from datamodel.preauth import Methods, TransferClaims
+from datamodel.processes import wait_until
 from datamodel.uris import ArtifactUri
-from tests.factories import WHEN
+from tests.factories import WHEN, settle_rights
 from tests.global_inventory.conftest import Federation
 
 URI = "cadc:TEST/file.fits"
@@ -57,6 +59,23 @@ def test_a_reader_gets_a_signed_url_at_each_site_that_holds_the_artifact(
         assert unquote(entry["url"].rpartition("/files/")[2].partition("/")[2]) == URI
         claims = claims_of(reader, entry["url"], URI, site.site_id)
         assert (claims.methods, claims.user, claims.known_id) == (Methods.READ, "reader", None)
+
+
+def test_a_revoked_site_is_located_no_more_from_that_moment_on(federation: Federation, reader: Client) -> None:
+    alpha, beta = federation.add_site("alpha"), federation.add_site("beta")
+    federation.add_artifact(URI, alpha, beta)
+    settle_rights()
+    assert {url["site"] for url in urls_of(reader)} == {"alpha", "beta"}
+    # As another process would do it: what this one remembers of the sites is good for two seconds otherwise.
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE remote_inventory SET enabled = false, revoked_at = now() WHERE name = 'beta'")
+    wait_until(lambda: {url["site"] for url in urls_of(reader)} == {"alpha"}, 1, "it is still located")
+
+
+def urls_of(reader: Client) -> list[dict[str, str]]:
+    urls = locate(reader, uri=URI)["urls"]
+    assert isinstance(urls, list)
+    return urls
 
 
 def test_a_token_is_good_at_its_site_only(federation: Federation, reader: Client) -> None:

@@ -26,6 +26,7 @@ from global_inventory.releases.models import ReleaseRule
 from global_inventory.releases.operations import Release
 from global_inventory.releases.rules import Holder, Outcome, Verdict
 from global_inventory.sites.models import SiteSwitch
+from tests import peers
 from tests.fakes.site import FakeSite
 from tests.global_inventory.conftest import Federation, Pair, confirm
 from tests.harvest.crashes import crash_everywhere, everything
@@ -35,10 +36,15 @@ STORED_AT = "2026-11-21T04:00:00.000Z"
 
 
 @pytest.fixture
-def site_caller(federation: Federation) -> Client:
-    """A site's token for the global: it may harvest, and nothing else."""
-    token = auth.create_api_token(name="a-site", grants=frozenset({Grant.HARVEST}), now=datetime.now(UTC))
-    return Client(headers={"authorization": f"Bearer {token}"})
+def site_caller(pair: Pair) -> Client:
+    """Alpha, known by its keys."""
+    return peers.pair(pair[0]).client()
+
+
+@pytest.fixture
+def other_caller(pair: Pair) -> Client:
+    """Beta."""
+    return peers.pair(pair[1]).client()
 
 
 def entry(row: ArtifactRow, release: uuid.UUID | None = None, **changes: object) -> dict[str, object]:
@@ -175,13 +181,13 @@ def test_a_copy_that_may_go_is_neither_counted_nor_located_but_shown(
 
 
 def test_the_second_of_two_sites_is_refused(
-    federation: Federation, pair: Pair, alpha: FakeSite, beta: FakeSite, site_caller: Client
+    federation: Federation, pair: Pair, alpha: FakeSite, beta: FakeSite, site_caller: Client, other_caller: Client
 ) -> None:
     row = federation.add_artifact(URI, *pair)
     confirm(alpha, row)
     confirm(beta, row)
     assert outcome(site_caller, pair[0], entry(row)) == "granted"
-    assert outcome(site_caller, pair[1], entry(row)) == "too_few_copies"
+    assert outcome(other_caller, pair[1], entry(row)) == "too_few_copies"
 
 
 def test_what_was_granted_is_granted_again_whatever_happened_since(
@@ -199,7 +205,7 @@ def test_what_was_granted_is_granted_again_whatever_happened_since(
 
 
 def test_a_site_that_keeps_its_copy_counts_again(
-    federation: Federation, pair: Pair, alpha: FakeSite, beta: FakeSite, site_caller: Client
+    federation: Federation, pair: Pair, alpha: FakeSite, beta: FakeSite, site_caller: Client, other_caller: Client
 ) -> None:
     row, release = federation.add_artifact(URI, *pair), uuid.uuid4()
     confirm(alpha, row)
@@ -208,11 +214,16 @@ def test_a_site_that_keeps_its_copy_counts_again(
     for expected in (1, 0):
         answer = ask(site_caller, pair[0], {"id": str(row.id), "release": str(release)}, path="/releases/returned")
         assert answer == {"site": str(pair[0].site_id), "returned": expected}
-    assert outcome(site_caller, pair[1], entry(row)) == "granted"
+    assert outcome(other_caller, pair[1], entry(row)) == "granted"
 
 
 def test_a_site_can_list_what_it_may_drop_by_page(
-    federation: Federation, pair: Pair, beta: FakeSite, site_caller: Client, monkeypatch: pytest.MonkeyPatch
+    federation: Federation,
+    pair: Pair,
+    beta: FakeSite,
+    site_caller: Client,
+    other_caller: Client,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows = [federation.add_artifact(f"cadc:TEST/{number}", *pair) for number in range(3)]
     releases = {str(row.id): str(uuid.uuid4()) for row in rows}
@@ -228,7 +239,7 @@ def test_a_site_can_list_what_it_may_drop_by_page(
         listed += page["files"]
         after = page["next"]
     assert listed == [{"id": key, "release": releases[key]} for key in sorted(releases)]
-    assert site_caller.get("/releases", {"site": str(pair[1].site_id)}).json()["files"] == []
+    assert other_caller.get("/releases", {"site": str(pair[1].site_id)}).json()["files"] == []
     for wrong in ({}, {"site": "x"}, {"site": str(pair[0].site_id), "after": "x"}):
         assert site_caller.get("/releases", wrong).status_code == 400
     assert site_caller.get("/releases", {"site": str(uuid.uuid4())}).status_code == 403
@@ -236,14 +247,14 @@ def test_a_site_can_list_what_it_may_drop_by_page(
 
 
 def test_a_late_return_does_not_undo_a_newer_grant(
-    federation: Federation, pair: Pair, beta: FakeSite, site_caller: Client
+    federation: Federation, pair: Pair, beta: FakeSite, site_caller: Client, other_caller: Client
 ) -> None:
     row, old, new = federation.add_artifact(URI, *pair), uuid.uuid4(), uuid.uuid4()
     confirm(beta, row)
     for release in (old, new):
         assert outcome(site_caller, pair[0], entry(row, release)) == "granted"
-    for site, release in ((pair[0], old), (pair[1], new)):
-        answer = ask(site_caller, site, {"id": str(row.id), "release": str(release)}, path="/releases/returned")
+    for caller, site, release in ((site_caller, pair[0], old), (other_caller, pair[1], new)):
+        answer = ask(caller, site, {"id": str(row.id), "release": str(release)}, path="/releases/returned")
         assert answer["returned"] == 0
     assert marked(pair[0]) == {row.id}
 
@@ -338,14 +349,32 @@ def _release(row: ArtifactRow) -> Release:
 
 
 def test_only_a_known_site_may_ask_and_only_with_the_grant(
-    federation: Federation, pair: Pair, site_caller: Client, reader: Client
+    federation: Federation, pair: Pair, operator: Client, reader: Client
 ) -> None:
     row = federation.add_artifact(URI, *pair)
     ask(reader, pair[0], entry(row), status=403)
     ask(Client(), pair[0], entry(row), status=401)
     RemoteInventory.objects.filter(id=pair[0].id).update(enabled=False)
-    ask(site_caller, pair[0], entry(row), status=403)
-    ask(site_caller, pair[0], {"id": str(row.id), "release": str(row.id)}, path="/releases/returned", status=403)
+    ask(operator, pair[0], entry(row), status=403)
+    ask(operator, pair[0], {"id": str(row.id), "release": str(row.id)}, path="/releases/returned", status=403)
+
+
+def test_nobody_but_the_site_itself_and_who_may_do_everything_speaks_for_it(
+    federation: Federation, pair: Pair, beta: FakeSite, site_caller: Client, other_caller: Client, operator: Client
+) -> None:
+    row, release = federation.add_artifact(URI, *pair), uuid.uuid4()
+    confirm(beta, row)
+    secret = auth.create_api_token(name="plain", grants=frozenset({Grant.HARVEST, Grant.READ}), now=datetime.now(UTC))
+    plain = Client(headers={"authorization": f"Bearer {secret}"})
+    kept: dict[str, object] = {"id": str(row.id), "release": str(release)}
+    for caller in (plain, other_caller):
+        ask(caller, pair[0], entry(row, release), status=403)
+        ask(caller, pair[0], kept, path="/releases/returned", status=403)
+        assert caller.get("/releases", {"site": str(pair[0].site_id)}).status_code == 403
+    refused = plain.get("/releases", {"site": str(pair[0].site_id)}).json()["detail"]
+    assert "plain does not speak for the inventory" in refused
+    assert outcome(site_caller, pair[0], entry(row, release)) == "granted"
+    assert ask(operator, pair[0], kept, path="/releases/returned")["returned"] == 1
 
 
 @pytest.mark.parametrize(
@@ -378,13 +407,17 @@ def test_each_field_is_needed(federation: Federation, pair: Pair, site_caller: C
 
 
 def test_outcomes_and_marked_copies_are_metrics(
-    federation: Federation, pair: Pair, beta: FakeSite, site_caller: Client
+    federation: Federation, pair: Pair, beta: FakeSite, site_caller: Client, other_caller: Client
 ) -> None:
     row = federation.add_artifact(URI, *pair)
     confirm(beta, row)
     first = entry(row)
-    for each, site in ((first, pair[0]), (first, pair[0]), (entry(row), pair[1])):
-        ask(site_caller, site, each)
+    for caller, site, each in (
+        (site_caller, pair[0], first),
+        (site_caller, pair[0], first),
+        (other_caller, pair[1], entry(row)),
+    ):
+        ask(caller, site, each)
     samples = {
         (sample.name, *sample.labels.values()): sample.value
         for metric in metrics.collect()
@@ -466,9 +499,9 @@ def test_two_sites_that_retire_the_same_thousand_files_at_once_leave_a_copy_of_e
     for row in rows:
         confirm(alpha, row)
         confirm(beta, row)
-    token = auth.create_api_token(name="sites", grants=frozenset({Grant.HARVEST}), now=datetime.now(UTC))
     start = threading.Barrier(2)
-    one, two = Dropping(pair[0], alpha, port, token, start), Dropping(pair[1], beta, port, token, start)
+    one = Dropping(pair[0], alpha, port, peers.pair(pair[0]).token(), start)
+    two = Dropping(pair[1], beta, port, peers.pair(pair[1]).token(), start)
     # Both are at the same files all the time, named in opposite orders.
     threads = [
         threading.Thread(target=site.run, args=(rows,), kwargs={"is_backwards": site is two}) for site in (one, two)

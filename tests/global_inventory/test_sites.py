@@ -19,6 +19,7 @@ from datamodel.uris import ArtifactUri
 from global_inventory.sites import operations, queries, tasks
 from global_inventory.sites.models import SiteProbe, SiteRule, SiteSwitch
 from global_inventory.sites.rules import Probed
+from harvest import tasks as harvest_tasks
 from tests.fakes.site import FakeSite
 from tests.global_inventory.conftest import Federation
 
@@ -153,10 +154,10 @@ def test_the_admin_shows_probes_probes_now_and_checks_namespaces(federation: Fed
 def test_keys_rotate_with_overlap_and_without_restart(inventory: InventoryIdentity, client: Client) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     old = keys.create_key_pair(now=now - 40 * DAY, active_from=now - 40 * DAY)
-    assert operations.rotate_keys(now=now, period=41 * DAY, overlap=DAY) is None
-    new = operations.rotate_keys(now=now, period=30 * DAY, overlap=DAY)
+    assert keys.rotate_keys(now=now, period=41 * DAY, overlap=DAY) is None
+    new = keys.rotate_keys(now=now, period=30 * DAY, overlap=DAY)
     assert new is not None
-    assert operations.rotate_keys(now=now, period=30 * DAY, overlap=DAY) is None
+    assert keys.rotate_keys(now=now, period=30 * DAY, overlap=DAY) is None
     published = client.get("/pubkey").json()["keys"]
     assert {key["kid"] for key in published} == {old, new}
     assert {(key["kty"], key["crv"], key["use"]) for key in published} == {("OKP", "Ed25519", "sig")}
@@ -192,7 +193,7 @@ def test_the_command_rotates_at_once_or_only_when_due(
     call_command("rotate_keys")
     assert PreauthKeyPair.objects.count() == 2
     assert PreauthKeyPair.objects.filter(expires_at__isnull=True).count() == 1
-    tasks.rotate_keys()
+    harvest_tasks.rotate_keys()
     assert PreauthKeyPair.objects.count() == 2
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime
 
 import pytest
 from django.test import Client
 from pytest_django import Settings
 
+from datamodel import auth
 from datamodel.models import HarvestState, RemoteInventory
+from datamodel.pairing.operations import revoke
+from datamodel.permissions import Grant
 from datamodel.positions import Position
 from datamodel.rows import database_now, insert_tombstone, retire_artifacts
 from datamodel.snapshots import operations, queries
 from datamodel.snapshots.models import Snapshot
 from datamodel.snapshots.tasks import advance_snapshots
 from datamodel.uris import Namespace
+from tests import peers
 from tests.datamodel.snapshots.moments import tick
 from tests.global_inventory.conftest import Federation
 
@@ -141,6 +146,24 @@ def test_a_deleted_snapshot_is_named_as_released_until_every_site_has_dropped_it
     assert Snapshot.objects.get().state == "released"
     acknowledge(operator, position(beta, 1), dropped=taken["id"])
     assert not Snapshot.objects.exists()
+
+
+def test_a_site_acknowledges_for_itself_alone(federation: Federation, operator: Client) -> None:
+    alpha, beta = peers.pair(federation.add_site("alpha")), peers.pair(federation.add_site("beta"))
+    taken = take(operator)
+    form = {"position": position(alpha.remote, 1), "held": str(taken["id"])}
+    secret = auth.create_api_token(name="plain", grants=frozenset({Grant.HARVEST}), now=datetime.now(UTC))
+    plain = Client(headers={"authorization": f"Bearer {secret}"})
+    assert plain.get("/pins").status_code == 200
+    for caller in (plain, beta.client()):
+        refused = caller.post("/pins", form)
+        assert refused.status_code == 403
+        assert "does not speak for the inventory" in refused.json()["detail"]
+    assert alpha.client().post("/pins", form).status_code == 200
+    harvested(alpha.remote, 1)
+    assert state_of(operator) == ("pinning", ["beta"])
+    revoke(name="beta", reason="test")
+    assert state_of(operator) == ("kept", [])
 
 
 def test_a_site_that_is_none_of_ours_cannot_acknowledge(federation: Federation, operator: Client) -> None:

@@ -28,11 +28,13 @@ from datamodel.models import (
 from datamodel.queries import artifact_by_id
 from datamodel.remotes import save_remote
 from datamodel.rules import ArtifactRow
+from datamodel.service_tokens import Credential
 from harvest import client, exchange, operations
 from harvest.client import Remote
 from harvest.exchange import Harvested
 from harvest.pages import Page, PageQuery
 from harvest.streams import ARTIFACTS
+from tests import peers
 from tests.factories import WHEN, artifact_row
 from tests.fakes.feed import TOKEN, FakeInventory, event_fields, serve, stamp
 from tests.harvest.crashes import crash_everywhere, everything
@@ -466,6 +468,16 @@ def test_two_remotes_cannot_be_one_site(peer: FakeInventory) -> None:
     assert not Artifact.objects.exists()
 
 
+def test_a_paired_inventory_describes_no_other_site(peer: FakeInventory) -> None:
+    RemoteInventory.objects.update(inventory_id=peer.inventory_id)
+    peers.pair(RemoteInventory.objects.get())
+    peer.rows["sites"].clear()
+    peer.add_site(identity=uuid.uuid4())
+    with pytest.raises(RemoteProtocolError, match="and says that it is site"):
+        exchange.harvest("peer")
+    assert not StorageSite.objects.exists()
+
+
 def test_a_site_that_does_not_say_who_it_is_gives_no_copies(peer: FakeInventory) -> None:
     peer.rows["sites"].clear()
     peer.add_artifact(artifact_row())
@@ -571,7 +583,7 @@ def test_a_turn_ends_in_time_and_the_next_goes_on(peer: FakeInventory, settings:
 
 
 def fetch(peer: FakeInventory, limit: int = 100) -> Page:
-    return client.fetch_page(Remote("peer", peer.url, TOKEN), PageQuery(ARTIFACTS, None, limit))
+    return client.fetch_page(Remote("peer", peer.url, Credential(token=TOKEN)), PageQuery(ARTIFACTS, None, limit))
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from datamodel.models import (
 from datamodel.operations import Recorded
 from datamodel.queries import artifact_by_id, artifact_by_uri
 from datamodel.rules import meta_checksum_of
+from datamodel.service_tokens import Credential
 from datamodel.uris import ArtifactUri, Namespace
 from harvest import client, exchange, operations
 from harvest.client import Remote
@@ -322,7 +323,7 @@ def test_a_crash_anywhere_in_a_batch_loses_no_bytes_and_no_event(peer: FakeInven
             assert everything() == before
             assert HarvestState.objects.get(name=stream.name).epoch == ""
 
-        with client.fetch_page(Remote("peer", peer.url, TOKEN), PageQuery(stream, None, 100)) as page:
+        with client.fetch_page(Remote("peer", peer.url, Credential(token=TOKEN)), PageQuery(stream, None, 100)) as page:
             crashes.append(crash_everywhere(partial(operations.apply_batch, lease=lease, page=page), check))
     assert min(crashes) > 15
     known = {uri: artifact_by_uri(f"cadc:C/{uri}") for uri in ("gone", "kept", "same", "lost", "again", "new")}

@@ -19,6 +19,7 @@ from datamodel.errors import (
     RemoteUnavailableError,
 )
 from datamodel.positions import Cursor
+from datamodel.service_tokens import Credential
 from datamodel.uris import Namespace
 from harvest import client
 from harvest.client import Remote
@@ -29,7 +30,7 @@ from tests.fakes.feed import TOKEN, FakeInventory
 
 
 def remote(peer: FakeInventory) -> Remote:
-    return Remote("peer", peer.url, TOKEN)
+    return Remote("peer", peer.url, Credential(token=TOKEN))
 
 
 def query(cursor: Cursor | None = None, limit: int = 100) -> PageQuery:
@@ -156,13 +157,13 @@ def test_nobody_at_the_address_is_unavailable() -> None:
         taken.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(RemoteUnavailableError):
-            client.fetch_page(Remote("peer", address, ""), query())
+            client.fetch_page(Remote("peer", address, Credential()), query())
 
 
 @pytest.mark.parametrize("url", ["", "nowhere", "http://", "ftp://x/y", "http://[::1/"])
 def test_a_useless_url_is_told_apart(url: str) -> None:
     with pytest.raises(RemoteProtocolError, match="URL"):
-        client.fetch_page(Remote("peer", url, ""), query())
+        client.fetch_page(Remote("peer", url, Credential()), query())
 
 
 def test_a_silent_peer_is_given_up(peer: FakeInventory, settings: Settings) -> None:

@@ -26,7 +26,7 @@ from datamodel.models import (
     RemoteInventory,
     StorageLocationEvent,
 )
-from datamodel.permissions import Grant
+from datamodel.permissions import ALL_GRANTS
 from datamodel.positions import read_identity
 from datamodel.rows import database_now
 from datamodel.uris import ArtifactUri
@@ -45,7 +45,8 @@ def _forget_readers() -> None:
 
 @pytest.fixture
 def client() -> Client:
-    token = auth.create_api_token(name="peer", grants=frozenset({Grant.HARVEST}), now=database_now())
+    """Somebody who may speak for the peer."""
+    token = auth.create_api_token(name="peer", grants=ALL_GRANTS, now=database_now())
     return Client(headers={"Authorization": f"Bearer {token}", "X-Inventory-Reader": str(PEER)})
 
 

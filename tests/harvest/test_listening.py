@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -23,9 +25,13 @@ from django.db import connection
 from pytest_django.fixtures import Settings
 
 from datamodel import sealing
-from datamodel.models import Artifact, HarvestState, RemoteInventory, TrustedKey
+from datamodel.models import Artifact, HarvestState, InventoryIdentity, RemoteInventory, TrustedKey
+from datamodel.pairing import operations as pairing
+from datamodel.preauth import SigningKey
+from datamodel.statements import signed_statement
 from harvest import exchange, listening, operations, queries, tasks
 from harvest.listening import Listeners, Pause
+from tests import peers
 from tests.factories import artifact_row
 from tests.fakes.feed import TOKEN, FakeInventory, serve
 from tests.harvest.selections import Wishes
@@ -305,6 +311,61 @@ def test_a_global_that_is_met_for_the_first_time_is_trusted_at_once(
     peer.keys = {"two": b"2" * 32}
     tasks.harvest_remote("peer")
     assert set(TrustedKey.objects.values_list("name", flat=True)) == {"one"}, "what is known is refreshed by beat"
+
+
+def signed_keys(
+    peer: FakeInventory, remote: RemoteInventory, key: SigningKey, **changes: object
+) -> Callable[[bytes], str]:
+    """How a paired peer signs what it publishes."""
+
+    def sign(document: bytes) -> str:
+        now = int(time.time())
+        digest = f"sha-256:{hashlib.sha256(document).hexdigest()}"
+        claims = {"iss": str(remote.inventory_id), "aud": digest, "iat": now, "exp": now + 300} | changes
+        return signed_statement(key, claims, kind="storage-inventory-keys+jwt", algorithm="Ed25519")
+
+    return sign
+
+
+@pytest.mark.parametrize("role", ["global", "site"])
+def test_new_keys_of_a_paired_inventory_are_believed_only_from_one_that_is_trusted(
+    inventory: InventoryIdentity, peer: FakeInventory, role: str
+) -> None:
+    first = peers.paired("omega", role=role, url=peer.url)
+    second, third = SigningKey.generate("2"), SigningKey.generate("3")
+
+    def refreshed(signs: Callable[[bytes], str] | None, *published: SigningKey) -> set[str]:
+        peer.keys, peer.signs = {key.key_id: key.public_bytes for key in published}, signs
+        tasks.refresh_trusted_keys()
+        return set(TrustedKey.objects.values_list("name", flat=True))
+
+    known = {first.key.key_id}
+    assert refreshed(None, second) == known, "unsigned"
+    assert refreshed(signed_keys(peer, first.remote, second), second) == known, "signed by the new one alone"
+    assert refreshed(signed_keys(peer, first.remote, first.key, iss=str(uuid.uuid4())), second) == known
+    assert refreshed(signed_keys(peer, first.remote, first.key, aud="sha-256:0"), second) == known
+    assert refreshed(signed_keys(peer, first.remote, first.key, exp=1), second) == known
+    assert refreshed(signed_keys(peer, first.remote, first.key), first.key, second) == {*known, "2"}
+    both = [signed_keys(peer, first.remote, key) for key in (third, second)]
+    assert refreshed(lambda body: ", ".join(sign(body) for sign in both), second, third) == {"2", "3"}
+    pairing.revoke(name="omega", reason="test")
+    assert refreshed(signed_keys(peer, first.remote, third), third) == set()
+
+
+def test_keys_that_arrive_while_their_inventory_is_revoked_are_not_kept(
+    inventory: InventoryIdentity, peer: FakeInventory
+) -> None:
+    paired = peers.paired("omega", role="global", url=peer.url)
+    peer.keys = {paired.key.key_id: paired.key.public_bytes}
+    peer.signs = signed_keys(peer, paired.remote, paired.key)
+
+    def revoke(name: str) -> None:
+        pairing.revoke(name="omega", reason="test")
+        connection.close()
+
+    peer.before = revoke
+    tasks.refresh_trusted_keys()
+    assert not TrustedKey.objects.exists()
 
 
 # --- commands

@@ -19,12 +19,12 @@ from django.test.client import Client
 from datamodel.errors import InventoryError
 from datamodel.identity import restamp_feed
 from datamodel.models import HarvestState
+from datamodel.pairing import client as pairing_client, operations as pairing
 from datamodel.remotes import rewind as rewind_states
 from datamodel.uris import ArtifactUri, Namespace
 from harvest import exchange
 from harvest.reconcile.compare import reconcile as compare
 from harvest.reconcile.rules import Mode
-from harvest.tasks import refresh_trusted_keys
 from tests.model.world import TOKEN
 
 if settings.INVENTORY_ROLE == "site":
@@ -58,9 +58,14 @@ def provision(*, has_tables: bool) -> None:
     call_command("provision", *(["--no-migrate"] if has_tables else []), verbosity=0)
 
 
-def meet() -> None:
-    """Public keys of globals, so that their signed URLs are believed."""
-    refresh_trusted_keys()
+def invite(*, site: str) -> str:
+    """A pairing code for a site."""
+    return pairing.invite(name=site, role="site").code
+
+
+def accept(*, code: str, known_as: str) -> None:
+    """Pair with the global that made it."""
+    pairing_client.accept(code=code, name=known_as)
 
 
 # --- what users do

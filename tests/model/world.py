@@ -308,7 +308,7 @@ def running_world(directory: Path, *, servers: Mapping[str, str], template: str 
     world = World(nodes)
     try:
         for node in nodes.values():
-            _start(node, nodes, servers)
+            _start(node, servers)
         for node in nodes.values():
             node.judged(node.hear())
         _provision(world, has_tables=template is not None)
@@ -324,18 +324,18 @@ def _provision(world: World, *, has_tables: bool) -> None:
         list(pool.map(lambda name: world.nodes[name].do("provision", has_tables=has_tables), ALL))
     world.serve()
     for name in SITES:
-        world.do(name, "meet")
+        world.do(name, "accept", code=world.do(GLOBAL, "invite", site=name), known_as=GLOBAL)
     world.settle()
     for name in ALL:
         world.backup(name, "pristine")
 
 
-def _start(node: Node, nodes: Mapping[str, Node], servers: Mapping[str, str]) -> None:
+def _start(node: Node, servers: Mapping[str, str]) -> None:
     with (node.directory / "log").open("ab") as log:
         node.process = subprocess.Popen(
             [sys.executable, "-m", "tests.model.node"],
             cwd=PROJECT,
-            env=_environment(node, nodes, servers),
+            env=_environment(node, servers),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -360,8 +360,7 @@ def _stop(node: Node) -> None:
             node.process.stdout.close()
 
 
-def _environment(node: Node, nodes: Mapping[str, Node], servers: Mapping[str, str]) -> dict[str, str]:
-    remotes = [other for other in nodes.values() if other.role != node.role]
+def _environment(node: Node, servers: Mapping[str, str]) -> dict[str, str]:
     package = "global_inventory" if node.role == "global" else "site_service"
     inherited = {
         k: v for k, v in os.environ.items() if not k.startswith(("INVENTORY_", "DJANGO_", "DATABASE_", "REDIS_"))
@@ -379,8 +378,6 @@ def _environment(node: Node, nodes: Mapping[str, Node], servers: Mapping[str, st
         "INVENTORY_SECRET_KEY": "for-tests-only-" + "x" * 40,
         "INVENTORY_ALLOW_UNSAFE_DATABASE": "true",
         "INVENTORY_OPERATOR_TOKEN": TOKEN,
-        "INVENTORY_REMOTE_TOKEN": TOKEN,
-        "INVENTORY_REMOTES": json.dumps([{"name": o.name, "role": o.role, "url": o.url} for o in remotes]),
         "INVENTORY_STORAGE_DIR": str(node.directory / "storage"),
         "INVENTORY_RESOURCE_ID": f"ivo://model.example/{node.name}",
         "INVENTORY_SYNC_FREE_BYTES": "0",

@@ -37,6 +37,18 @@ def test_a_file_is_read_through_the_global_by_a_signed_url(demo: Demo, file: Fil
     assert read(demo.all_sites, file.uri) == file.content
 
 
+def test_the_inventories_know_each_other_by_their_keys_and_share_no_secret(demo: Demo) -> None:
+    peers = {
+        name: demo.sql(name, "SELECT name FROM remote_inventory WHERE paired_at IS NOT NULL ORDER BY 1")
+        for name in ("global", "alpha", "beta")
+    }
+    assert peers == {"global": [("alpha",), ("beta",)], "alpha": [("global",)], "beta": [("global",)]}
+    secrets = [demo.sql(name, "SELECT count(*) FROM remote_inventory WHERE token <> ''") for name in peers]
+    assert secrets == [[(0,)]] * 3
+    readers = demo.sql("alpha", "SELECT DISTINCT caller FROM feed_reader")
+    assert readers == [("inventory:global",)]
+
+
 def test_what_beta_does_not_want_stays_at_alpha(demo: Demo) -> None:
     unwanted = put(demo.alpha, f"other:{demo.namespace().replace(':', '/')}file", b"content")
     wanted = put(demo.alpha, f"{demo.namespace()}file", b"content")

@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 
 from datamodel import auth, env, keys
 from datamodel.checks import forgetfulness
-from datamodel.errors import InvalidRequestError
+from datamodel.errors import InvalidRequestError, StateConflictError
 from datamodel.identity import ensure_identity, ensure_site
 from datamodel.models import PreauthKeyPair, StorageSite
 from datamodel.permissions import ALL_GRANTS
@@ -66,10 +66,9 @@ class Command(BaseCommand):
 
     def _ensure_remotes(self) -> None:
         for entry in _remotes():
-            token = entry.get("token") or env.text("INVENTORY_REMOTE_TOKEN", "")
             try:
-                save_remote(name=entry["name"], role=entry["role"], url=entry["url"], token=token)
-            except InvalidRequestError as error:
+                save_remote(name=entry["name"], role=entry["role"], url=entry["url"], token=entry.get("token"))
+            except (InvalidRequestError, StateConflictError) as error:
                 raise CommandError(f"INVENTORY_REMOTES, {entry['name']}: {error.detail}") from error
 
 
@@ -84,7 +83,7 @@ def _ensure_own_site(site_id: uuid.UUID) -> None:
 
 
 def _remotes() -> list[dict[str, str]]:
-    """`INVENTORY_REMOTES`: a JSON list of {name, role, url[, token]}; the token defaults to INVENTORY_REMOTE_TOKEN."""
+    """`INVENTORY_REMOTES`: a JSON list of {name, role, url[, token]}; without a token, it is to be paired."""
     try:
         entries = json.loads(env.text("INVENTORY_REMOTES", "[]"))
         complete = isinstance(entries, list) and all({"name", "role", "url"} <= entry.keys() for entry in entries)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from datamodel.errors import RemoteError, RemoteProtocolError, RemoteRefusedError, RemoteUnavailableError
+from datamodel.service_tokens import Credential
 from site_service.file_sync.locator import Global, locate
 from site_service.file_sync.rules import Source, Wanted
 from tests.fakes.files import FakeGlobal, running
@@ -24,7 +25,7 @@ def inventory() -> Iterator[FakeGlobal]:
 
 
 def ask(inventory: FakeGlobal, *questions: Wanted) -> dict[str, tuple[tuple[Source, ...], RemoteError | None]]:
-    answers = locate([Global("global", inventory.url, inventory.token)], questions)
+    answers = locate([Global("global", inventory.url, Credential(token=inventory.token))], questions)
     return {one.uri: (answers[one.artifact_id].sources, answers[one.artifact_id].error) for one in questions}
 
 
@@ -84,7 +85,7 @@ def test_a_refusal_is_no_answer(inventory: FakeGlobal, status: int, kind: type[R
 
 def test_a_global_that_is_not_there_is_no_answer() -> None:
     with pytest.raises(RemoteUnavailableError, match="gone does not answer"):
-        locate([Global("gone", "http://127.0.0.1:1", "t")], [ONE])
+        locate([Global("gone", "http://127.0.0.1:1", Credential(token="t"))], [ONE])
 
 
 def test_one_question_is_one_request(inventory: FakeGlobal) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from global_inventory.sites import operations
+from datamodel import keys
 
 
 class Command(BaseCommand):
     help = (
-        "Publish a new key for signing URLs. It signs once sites had INVENTORY_KEY_OVERLAP_SECONDS to fetch it; "
-        "URLs signed with the old one stay good until they expire."
+        "Publish a new key for signing URLs, statements and our calls of other inventories. It signs once these had "
+        "INVENTORY_KEY_OVERLAP_SECONDS to fetch it; what was signed with the old one stays good for as long again."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ class Command(BaseCommand):
         del args
         overlap = settings.INVENTORY_KEY_OVERLAP
         now = datetime.now(UTC)
-        key_id = operations.rotate_keys(
+        key_id = keys.rotate_keys(
             now=now, period=settings.INVENTORY_KEY_PERIOD, overlap=overlap, is_forced=not options["if_due"]
         )
         if key_id is None:
