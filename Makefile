@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := demo
-.PHONY: install install-dev demo check check-code check-site check-global openapi test test-long bench bench-long lock clean
+.PHONY: install install-dev demo check check-code check-site check-global openapi test test-long bench bench-long lock audit clean
 
 PYTHON3 ?= python3
 VENV ?= .venv
@@ -80,6 +80,11 @@ lock:
 	$(COMPILE) -o requirements.lock
 	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock
 	sed -i '1i $(HEADER)' requirements.lock requirements-dev.lock
+
+# Known vulnerabilities of the locked packages; needs the network, and a tool of its own below build.
+audit: | $(PYTHON)
+	@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit; }
+	build/audit/bin/pip-audit --disable-pip --require-hashes -r requirements.lock $(ARGS)
 
 # Not the data of the embedded servers and of the demo: .embedded and .demo.
 clean:

@@ -7,7 +7,6 @@ The first match wins; bad credentials never fall through to anonymous.
 from __future__ import annotations
 
 import base64
-import binascii
 import uuid
 from datetime import UTC, datetime
 from typing import NoReturn, cast
@@ -17,7 +16,7 @@ from django.contrib.auth.models import AbstractUser
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
-from datamodel import access, certificates, issuers, keys, preauth, service_tokens
+from datamodel import access, certificates, issuers, keys, preauth, rates, service_tokens
 from datamodel.errors import NotAuthenticatedError, NotPermittedError
 from datamodel.models import StorageSite
 from datamodel.permission_service import memory
@@ -40,11 +39,19 @@ __all__ = [
 
 
 def caller_of(request: HttpRequest) -> Caller:
-    """Who is calling, noted for the log line; asked once per request. Raises as `authenticate` does."""
+    """Who is calling, noted for the log line; asked and counted once per request.
+
+    Raises as `authenticate` does, and `TooManyRequestsError`.
+    """
     found: Caller | None = getattr(request, "caller", None)
     if found is None:
-        found = authenticate(request)
+        try:
+            found = authenticate(request)
+        except NotAuthenticatedError:
+            rates.charge_failure(request)
+            raise
         note_caller(request, found)
+        rates.charge_caller(request, found)
     return found
 
 
@@ -119,7 +126,7 @@ def _presented_token(request: HttpRequest) -> str | None:
 def _basic_password(value: str) -> str:
     try:
         _, _, password = base64.b64decode(value, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, not ASCII, or not UTF-8 inside
         return _refuse("the Basic credentials are malformed")
     return password or _refuse("the Basic password must be an API token")
 

@@ -30,14 +30,14 @@ ALLOWED_HOSTS = env.words("INVENTORY_ALLOWED_HOSTS", ",".join(_HOSTS))
 CSRF_TRUSTED_ORIGINS = env.words("INVENTORY_CSRF_TRUSTED_ORIGINS", "/".join(INVENTORY_PUBLIC_URL.split("/")[:3]))
 
 
-def _secret_key() -> str:
+def _secret_key() -> env.Secret:
     """Given, or (development and the demo) derived from nothing but this process: then sessions end with it."""
-    return env.text("INVENTORY_SECRET_KEY", "") or base64.b64encode(os.urandom(48)).decode()
+    return env.secret("INVENTORY_SECRET_KEY", "") or env.Secret(base64.b64encode(os.urandom(48)).decode())
 
 
 SECRET_KEY = _secret_key()
 INVENTORY_SECRET_KEY_IS_TEMPORARY = env.text("INVENTORY_SECRET_KEY", "") == ""
-SECRET_KEY_FALLBACKS = env.words("INVENTORY_SECRET_KEY_FALLBACKS")
+SECRET_KEY_FALLBACKS = [env.Secret(word) for word in env.words("INVENTORY_SECRET_KEY_FALLBACKS")]
 
 BASE_APPS = [
     # Its pages are loaded with the routes: workers have none, and start without them.
@@ -83,6 +83,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "datamodel.middleware.AnswerMiddleware",
     "datamodel.middleware.ProblemMiddleware",
+    "datamodel.middleware.LoginMiddleware",
     "datamodel.middleware.RestorationMiddleware",
 ]
 
@@ -105,9 +106,9 @@ TEMPLATES: list[dict[str, Any]] = [
 DATABASE_LIMITS = (
     "-c statement_timeout={statement} -c idle_in_transaction_session_timeout={idle} -c lock_timeout={lock}"
 )
-_DATABASE_URL = env.text("DATABASE_URL", "")
+_DATABASE_URL = env.secret("DATABASE_URL", "")
 INVENTORY_DATABASE_CONFIGURED = bool(_DATABASE_URL)
-INVENTORY_DIRECT_DATABASE_URL = env.text("INVENTORY_DIRECT_DATABASE_URL", _DATABASE_URL)
+INVENTORY_DIRECT_DATABASE_URL: str = env.secret("INVENTORY_DIRECT_DATABASE_URL", _DATABASE_URL)
 
 
 def _database() -> dict[str, Any]:
@@ -143,7 +144,9 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 LOGIN_URL = "admin:login"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-SILENCED_SYSTEM_CHECKS: list[str] = []
+# The proxy sends browsers from http to https; probes and peers inside speak plain HTTP. Neighbouring host names and lists of
+# browsers' makers are the owner's of the domain.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W008", "security.W021"]
 
 # One host may run several inventories under base paths: their cookies must not overwrite each other.
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"/{INVENTORY_BASE_PATH}"
@@ -153,10 +156,19 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = INVENTORY_PUBLIC_URL.startswith("ht
 SESSION_COOKIE_HTTPONLY = True
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_CONTENT_TYPE_NOSNIFF = True
+# An operator's session ends with the working day.
+SESSION_COOKIE_AGE = 12 * 3600
+# Where the public URL is https, browsers are told to use nothing else for so long.
+SECURE_HSTS_SECONDS = env.integer("INVENTORY_HSTS_SECONDS", 31_536_000) if SESSION_COOKIE_SECURE else 0
 X_FRAME_OPTIONS = "DENY"
 
 # The byte plane reads its input stream itself; Django's own limits guard forms and JSON.
 DATA_UPLOAD_MAX_MEMORY_SIZE = env.integer("INVENTORY_MAX_REQUEST_BYTES", 16 * 1024 * 1024, minimum=1024)
+
+# Requests/seconds of one caller, of one address, and of wrong credentials from one address; empty: no limit.
+INVENTORY_RATE_PER_CALLER = env.rate("INVENTORY_RATE_PER_CALLER", "")
+INVENTORY_RATE_PER_ADDRESS = env.rate("INVENTORY_RATE_PER_ADDRESS", "")
+INVENTORY_RATE_FAILED = env.rate("INVENTORY_RATE_FAILED", "60/60")
 
 INVENTORY_ANONYMOUS_READ = env.flag("INVENTORY_ANONYMOUS_READ", default=False)
 INVENTORY_CONTENT_ALGORITHM = env.text("INVENTORY_CONTENT_ALGORITHM", "md5")
@@ -205,7 +217,7 @@ INVENTORY_CLIENT_VERIFY_HEADER = env.text("INVENTORY_CLIENT_VERIFY_HEADER", "X-C
 INVENTORY_LOGIN_ISSUER = env.text("INVENTORY_LOGIN_ISSUER", "")
 INVENTORY_LOGIN_NAME = env.text("INVENTORY_LOGIN_NAME", "single sign-on")
 INVENTORY_LOGIN_CLIENT_ID = env.text("INVENTORY_LOGIN_CLIENT_ID", "")
-INVENTORY_LOGIN_CLIENT_SECRET = env.text("INVENTORY_LOGIN_CLIENT_SECRET", "")
+INVENTORY_LOGIN_CLIENT_SECRET: str = env.secret("INVENTORY_LOGIN_CLIENT_SECRET", "")
 INVENTORY_LOGIN_SCOPES = env.words("INVENTORY_LOGIN_SCOPES", "profile")
 INVENTORY_LOGIN_USER_CLAIM = env.text("INVENTORY_LOGIN_USER_CLAIM", "sub")
 INVENTORY_LOGIN_GROUPS_CLAIM = env.text("INVENTORY_LOGIN_GROUPS_CLAIM", "groups")
@@ -226,7 +238,9 @@ INVENTORY_CA_FILE = env.text("INVENTORY_CA_FILE", "")
 # Whom alarms are told: addresses, and webhooks as a JSON list of {name, url, secret}; what goes on is told again after so long.
 INVENTORY_ALARM_EMAIL_TO = env.words("INVENTORY_ALARM_EMAIL_TO")
 INVENTORY_ALARM_EMAIL_FROM = env.text("INVENTORY_ALARM_EMAIL_FROM", f"inventory@{_PUBLIC_HOST}")
-INVENTORY_ALARM_WEBHOOKS = env.text("INVENTORY_ALARM_WEBHOOKS", "[]")
+INVENTORY_ALARM_WEBHOOKS = env.secret("INVENTORY_ALARM_WEBHOOKS", "[]")
+# Webhooks at private addresses; without it nothing but public ones is called for them.
+INVENTORY_ALARM_PRIVATE = env.flag("INVENTORY_ALARM_PRIVATE", default=False)
 INVENTORY_ALARM_REPEAT_SECONDS = env.integer("INVENTORY_ALARM_REPEAT_SECONDS", 4 * 3600, minimum=1)
 # Sealed entries of the audit that are older move into files in this directory; 0: they stay for ever.
 INVENTORY_AUDIT_KEEP_DAYS = env.integer("INVENTORY_AUDIT_KEEP_DAYS", 0)
@@ -274,7 +288,7 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["datamodel.auth_drf.InventoryAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["datamodel.auth_drf.GrantRequired"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["datamodel.json_drf.BoundedJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "datamodel.problems.drf_exception_handler",
     "UNAUTHENTICATED_USER": None,

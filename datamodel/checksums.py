@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import re
 from dataclasses import dataclass
@@ -102,5 +101,5 @@ def structured_digest(checksums: list[Checksum]) -> str:
 def _decode(header: str, value: str) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # not base64, or not even ASCII
         raise InvalidChecksumError(f"invalid digest header {header!r}: its value is not base64") from error

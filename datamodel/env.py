@@ -29,6 +29,23 @@ class MailServer:
     is_starttls: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many requests in so many seconds."""
+
+    requests: int
+    seconds: int
+
+
+class Secret(str):
+    """A text that no dump of the settings shows: its `repr` is not it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'" if self else "''"
+
+
 def text(name: str, default: str | None = None) -> str:
     """The variable's value, or that of its `_FILE`. Raises `NotConfiguredError` when absent without default."""
     if name in os.environ:
@@ -41,6 +58,11 @@ def text(name: str, default: str | None = None) -> str:
     if default is None:
         raise NotConfiguredError(f"set the environment variable {name} (or {name}_FILE)")
     return default
+
+
+def secret(name: str, default: str | None = None) -> Secret:
+    """As `text`, for what nobody may read in a list of settings."""
+    return Secret(text(name, default))
 
 
 def flag(name: str, *, default: bool) -> bool:
@@ -73,6 +95,17 @@ def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
+def rate(name: str, default: str) -> Rate | None:
+    """`REQUESTS/SECONDS`, as in 600/60; empty or 0: no limit. Raises `NotConfiguredError`."""
+    value = text(name, default).strip()
+    if value in {"", "0"}:
+        return None
+    requests, _, seconds = value.partition("/")
+    if not (requests.isdecimal() and seconds.isdecimal() and int(requests) and 0 < int(seconds) <= 86_400):
+        raise NotConfiguredError(f"{name} must look like 600/60 (requests/seconds, at most a day); it is {value!r}")
+    return Rate(int(requests), int(seconds))
+
+
 def words(name: str, default: str = "") -> list[str]:
     """A comma-separated list without empty entries."""
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
@@ -98,24 +131,24 @@ def database(url: str) -> dict[str, object]:
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
+        "PASSWORD": Secret(unquote(parts.password or "")),
         "HOST": host,
         "PORT": options.pop("port", str(parts.port or "")),
         "OPTIONS": options,
     }
 
 
-def redis_urls(url: str) -> tuple[str, str]:
+def redis_urls(url: str) -> tuple[Secret, Secret]:
     """(Celery's, Dramatiq's) form of one Redis URL: the two name unix sockets differently; databases 0 and 1."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         path = quote(unquote(parts.path))
-        return f"redis+socket://{path}?virtual_host=0", f"unix://{path}?db=1"
+        return Secret(f"redis+socket://{path}?virtual_host=0"), Secret(f"unix://{path}?db=1")
     if parts.scheme not in {"redis", "rediss"}:
         raise NotConfiguredError(f"REDIS_URL must start with redis://, rediss:// or unix://; it is {parts.scheme!r}")
     first = int(parts.path.strip("/") or 0)
     base = parts._replace(path="", query=parts.query)
-    return base._replace(path=f"/{first}").geturl(), base._replace(path=f"/{first + 1}").geturl()
+    return Secret(base._replace(path=f"/{first}").geturl()), Secret(base._replace(path=f"/{first + 1}").geturl())
 
 
 def mail_server(url: str) -> MailServer:
@@ -129,7 +162,7 @@ def mail_server(url: str) -> MailServer:
         host=parts.hostname,
         port=parts.port or _MAIL_PORTS[parts.scheme],
         user=unquote(parts.username or ""),
-        password=unquote(parts.password or ""),
+        password=Secret(unquote(parts.password or "")),
         is_ssl=parts.scheme == "smtps",
         is_starttls=parts.scheme == "smtp+starttls",
     )

@@ -9,6 +9,7 @@ The tree says who failed:
     │   ├── InvalidRequestError         malformed header, parameter or body
     │   ├── NotAuthenticatedError       no credentials, or invalid ones
     │   ├── NotPermittedError           known caller, but not granted
+    │   ├── TooManyRequestsError        a rate limit is used up (retry)
     │   ├── ReadOnlyError               the site takes no writes now
     │   ├── RouteNotFoundError          no such address in this service
     │   ├── MethodNotAllowedError       the address does not know this method
@@ -104,6 +105,13 @@ class NotPermittedError(CallerError):
 
     code = "not_permitted"
     is_refusal = True
+
+
+class TooManyRequestsError(CallerError):
+    """A rate limit is used up; `retry_after` says for how many seconds."""
+
+    code = "too_many_requests"
+    retryable = True
 
 
 class ReadOnlyError(CallerError):

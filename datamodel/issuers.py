@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import ipaddress
 import json
 import logging
 import socket
@@ -25,6 +24,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import JWKRegistry, KeySet
 from urllib3.exceptions import HTTPError
 
+from datamodel import outbound
 from datamodel.errors import NotAuthenticatedError, NotConfiguredError, RemoteProtocolError, RemoteUnavailableError
 from datamodel.permissions import Caller, known
 from datamodel.scopes import Bearer, Trust, UnbelievableClaimsError, judge
@@ -279,6 +279,6 @@ def _address(host: str, port: int) -> str:
         found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except OSError as error:
         raise RemoteUnavailableError(f"{host} cannot be resolved: {error}") from error
-    if not settings.INVENTORY_OIDC_PRIVATE and not all(ipaddress.ip_address(one).is_global for one in found):
+    if not all(outbound.may_call(one, is_private=settings.INVENTORY_OIDC_PRIVATE) for one in found):
         raise RemoteProtocolError(f"{host} has a private address; INVENTORY_OIDC_PRIVATE would allow it")
     return found[0]

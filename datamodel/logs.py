@@ -69,7 +69,7 @@ class LineHandler(logging.Handler):
 
 def _value(value: object) -> str:
     text = str(value)
-    return text if text and not re.search(r'[\s"=]', text) else json.dumps(text)
+    return text if text and text.isprintable() and not re.search(r'[\s"=]', text) else json.dumps(text)
 
 
 class Work:

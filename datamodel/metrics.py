@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from datamodel import queries, restoration
+from datamodel import pace, queries, rates, restoration
 from datamodel.errors import InventoryError
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ _process = CollectorRegistry()
 ProcessCollector(registry=_process)
 PlatformCollector(registry=_process)
 GCCollector(registry=_process)
+for counter in (pace.slow_peers, rates.refused, rates.unavailable):
+    _process.register(counter)
 _requests = Counter(
     "inventory_requests",
     "Answered requests by method, class of status and reason (the code of a problem, or none)",

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from datamodel import metrics
-from datamodel.errors import RestoringError
+from datamodel import metrics, rates
+from datamodel.errors import RestoringError, TooManyRequestsError
 from datamodel.logs import request_id
 from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
 from datamodel.restoration import gate
@@ -26,11 +26,10 @@ _QUIET = frozenset({"livez", "readyz", "metrics"})
 # What says how we are, or what we are, does so while we are restored too.
 _ALWAYS_OPEN = _QUIET | {"landing", "availability", "capabilities", "schema", "docs"}
 
-# Our own pages: everything from this service, nothing from elsewhere (Swagger UI styles its elements inline).
-PAGE_POLICY = (
-    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
-    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
+# Our own pages, the admin too: files of this service, nothing inline, nothing from elsewhere.
+PAGE_POLICY = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+# Swagger UI styles its elements inline; its page shows nothing that a caller has made.
+DOCS_POLICY = f"{PAGE_POLICY}; style-src 'self' 'unsafe-inline'"
 # Everything else, above all the content of files: an uploaded page must not act with an operator's session.
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox; frame-ancestors 'none'"
 
@@ -88,6 +87,7 @@ class AnswerMiddleware:
             response.content = b"" if request.method == "HEAD" else response.content
         is_admin = request.resolver_match is not None and "admin" in request.resolver_match.app_names
         response.headers.setdefault("Content-Security-Policy", PAGE_POLICY if is_admin else CONTENT_POLICY)
+        rates.set_headers(request, response)
         return response
 
 
@@ -105,6 +105,31 @@ class ProblemMiddleware:
         if known is not None:
             return problem_response(known, plain=wants_plain(request))
         return unexpected_response(exception, plain=wants_plain(request))
+
+
+class LoginMiddleware:
+    """Passwords can be guessed: after too many wrong ones from an address no more of them are looked at for a while."""
+
+    def __init__(self, get_response: View) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        # The form again: what was in it was wrong.
+        if _is_login(request) and response.status_code == 200:
+            rates.charge_login(request)
+        return response
+
+    def process_view(
+        self, request: HttpRequest, view: View, arguments: Sequence[object], names: Mapping[str, object]
+    ) -> HttpResponse | None:
+        del view, arguments, names
+        try:
+            if _is_login(request):
+                rates.check_login(request)
+        except TooManyRequestsError as error:
+            return problem_response(error, plain=True)
+        return None
 
 
 class RestorationMiddleware:
@@ -131,6 +156,11 @@ class RestorationMiddleware:
         except RestoringError as error:
             return problem_response(error, plain=wants_plain(request))
         return None
+
+
+def _is_login(request: HttpRequest) -> bool:
+    match = request.resolver_match
+    return request.method == "POST" and match is not None and match.view_name == "admin:login"
 
 
 def _route(request: HttpRequest) -> str | None:

@@ -16,6 +16,7 @@ from datamodel import errors, problems
 
 _METHODS = frozenset({"get", "head", "put", "post", "patch", "delete", "options"})
 _PROBLEM = {"$ref": "#/components/responses/Problem"}
+_TOO_MANY = {"$ref": "#/components/responses/TooManyRequests"}
 _ABOUT = """\
 Callers send an API token, as `Authorization: Bearer …` or as the password of HTTP Basic, or use a signed URL, which carries
 its permission in the path and needs no header. A failure is answered with `application/problem+json` (RFC 9457), whose `code`
@@ -60,10 +61,14 @@ def complete_schema(result: dict[str, Any], generator: Any, request: Any, public
         tags |= getattr(module, "TAGS", {})
     _add_security(components, generator)
     components["schemas"]["Problem"] = _problem_schema()
-    components["responses"] = {"Problem": _problem_response()} | components.get("responses", {})
+    ours = {"Problem": _problem_response(), "TooManyRequests": _too_many_response()}
+    components["responses"] = ours | components.get("responses", {})
     for item in result["paths"].values():
         for operation in (operation for method, operation in item.items() if method in _METHODS):
             operation["responses"].setdefault("default", _PROBLEM)
+            # Where nobody is asked who he is, nobody is counted.
+            if operation.get("security") != []:
+                operation["responses"].setdefault("429", _TOO_MANY)
     result["info"] |= {"title": f"Storage inventory: {settings.INVENTORY_ROLE}", "description": _ABOUT}
     result["servers"] = [{"url": f"/{settings.INVENTORY_BASE_PATH}".rstrip("/") or "/"}]
     result["security"] = _SECURITY
@@ -104,6 +109,25 @@ def _problem_schema() -> dict[str, Any]:
             "retryable": {"type": "boolean", "description": "Whether the same request may succeed later."},
         },
         "additionalProperties": True,
+    }
+
+
+def _too_many_response() -> dict[str, Any]:
+    return _problem_response() | {
+        "description": "A rate limit is used up. Signed URLs are never limited.",
+        "headers": {
+            "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
+            "RateLimit": {
+                "description": "What is left, by budget: `r` requests, all of them again in `t` seconds.",
+                "schema": {"type": "string"},
+                "example": '"caller";r=0;t=12',
+            },
+            "RateLimit-Policy": {
+                "description": "The budgets: `q` requests in `w` seconds.",
+                "schema": {"type": "string"},
+                "example": '"caller";q=600;w=60',
+            },
+        },
     }
 
 

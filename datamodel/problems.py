@@ -8,9 +8,11 @@ import uuid
 from http import HTTPStatus
 from typing import Any
 
-from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.conf import settings
+from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
@@ -26,6 +28,7 @@ STATUS: dict[type[InventoryError], HTTPStatus] = {
     errors.InvalidRequestError: HTTPStatus.BAD_REQUEST,
     errors.NotAuthenticatedError: HTTPStatus.UNAUTHORIZED,
     errors.NotPermittedError: HTTPStatus.FORBIDDEN,
+    errors.TooManyRequestsError: HTTPStatus.TOO_MANY_REQUESTS,
     errors.ReadOnlyError: HTTPStatus.FORBIDDEN,
     errors.RouteNotFoundError: HTTPStatus.NOT_FOUND,
     errors.MethodNotAllowedError: HTTPStatus.METHOD_NOT_ALLOWED,
@@ -61,6 +64,7 @@ STATUS: dict[type[InventoryError], HTTPStatus] = {
     errors.PositionNotReachedError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 RETRY_AFTER_SECONDS = "2"
+_COME_AGAIN = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
 _HERE_IS_NOTHING = "there is nothing at this address; /docs lists what there is"
 _FROM_DRF: dict[type[drf.APIException], type[InventoryError]] = {
     drf.NotFound: errors.RouteNotFoundError,
@@ -126,7 +130,11 @@ def known_error(error: Exception) -> InventoryError | None:
         return errors.RouteNotFoundError(_HERE_IS_NOTHING)
     if isinstance(error, PermissionDenied):
         return errors.NotPermittedError(str(error) or "this is not permitted")
-    if isinstance(error, BadRequest | SuspiciousOperation):
+    if isinstance(error, RequestDataTooBig):
+        return errors.ContentTooLargeError(f"the body may have at most {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes")
+    if isinstance(error, UnreadablePostError):
+        return errors.ShortBodyError("the body was cut, or nothing came for too long")
+    if isinstance(error, BadRequest | SuspiciousOperation | MultiPartParserError):
         return errors.InvalidRequestError(str(error) or "the request is malformed")
     return _from_drf(error) if isinstance(error, drf.APIException) else None
 
@@ -159,8 +167,8 @@ def _complete(response: HttpResponse | Response, error: InventoryError, status: 
     # What is said not to be there may be there for somebody: credentials might change the answer.
     if status == HTTPStatus.UNAUTHORIZED or isinstance(error, errors.ArtifactNotFoundError):
         response["WWW-Authenticate"] = 'Bearer realm="inventory", Basic realm="inventory", charset="UTF-8"'
-    if error.retryable and status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.CONFLICT}:
-        response["Retry-After"] = RETRY_AFTER_SECONDS
+    if error.retryable and status in _COME_AGAIN:
+        response["Retry-After"] = str(error.fields.get("retry_after", RETRY_AFTER_SECONDS))
     if isinstance(error, errors.RangeNotSatisfiableError):
         response["Content-Range"] = f"bytes */{error.fields['length']}"
     if isinstance(error, errors.PreconditionFailedError) and error.fields.get("etag"):

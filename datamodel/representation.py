@@ -15,6 +15,7 @@ from datamodel.checksums import Checksum, structured_digest
 from datamodel.rules import ArtifactRow
 
 _NOT_IN_FALLBACK = re.compile(r"[^ !#$&'()+,\-.0-9:;<=>?@A-Z\[\]^_`a-z{|}~]")
+_IN_HEADER = re.compile(r"[\t -~]+\Z")
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
@@ -54,10 +55,15 @@ def set_artifact_headers(
 def set_metadata(response: HttpResponseBase, content_type: str | None, content_encoding: str | None) -> None:
     """Type and encoding as they were given; none at all if none was."""
     del response["Content-Type"]
-    if content_type:
-        response["Content-Type"] = content_type
-    if content_encoding:
-        response["Content-Encoding"] = content_encoding
+    if kind := header_value(content_type):
+        response["Content-Type"] = kind
+    if encoding := header_value(content_encoding):
+        response["Content-Encoding"] = encoding
+
+
+def header_value(text: str | None) -> str | None:
+    """`text` if a header can carry it. Other inventories' rows may say anything: what cannot be sent is left out."""
+    return text if text and _IN_HEADER.match(text) else None
 
 
 def content_disposition(kind: str, filename: str) -> str:

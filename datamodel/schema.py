@@ -23,7 +23,7 @@ _TEXT = {"schema": {"type": "string"}}
 _DETAIL = {
     "name": "detail",
     "in": "query",
-    "schema": {"type": "string", "enum": ["min"]},
+    "schema": {"type": "string", "examples": ["min"]},
     "description": "min: only the status and the header X-Inventory-State.",
 }
 _STATE = {
@@ -34,7 +34,7 @@ _AVAILABILITY = {
     "200": {
         "description": "Available, with or without writes; without `detail` also when it is not.",
         "headers": {"X-Inventory-State": _STATE},
-        "content": {"text/xml": _TEXT},
+        "content": {"text/xml": _TEXT, "text/plain": _TEXT},
     },
     "503": {"description": "Not available (`detail=min`).", "headers": {"X-Inventory-State": _STATE}},
 }

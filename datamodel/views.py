@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views import defaults
 from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
@@ -23,12 +24,13 @@ from datamodel.errors import InvalidRequestError, NotReadyError, RouteNotFoundEr
 from datamodel.grants import NAMESPACE_GRANTS
 from datamodel.health import ServiceState
 from datamodel.keysets import key_set
-from datamodel.middleware import PAGE_POLICY
+from datamodel.middleware import DOCS_POLICY, PAGE_POLICY
 from datamodel.permissions import Grant, may, require_any
 from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
 from datamodel.proxies import client_address
 from datamodel.uris import ArtifactUri
 
+# `csrf_exempt` below: other methods are not allowed anyway, and 405 says so; the CSRF check would answer with a page.
 _KEY_CACHE_SECONDS = 30
 _METRICS_GRANTS = (Grant.READ, Grant.HARVEST, Grant.OPERATE, Grant.AUDIT)
 _COUNTS = {
@@ -42,6 +44,7 @@ _COUNTS = {
 
 
 @never_cache
+@csrf_exempt
 @require_safe
 def livez(request: HttpRequest) -> HttpResponse:
     """The process answers; nothing else is asked."""
@@ -50,6 +53,7 @@ def livez(request: HttpRequest) -> HttpResponse:
 
 
 @never_cache
+@csrf_exempt
 @require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
     """200 when this process can serve, else a problem that names the checks which fail."""
@@ -61,6 +65,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
 
 
 @never_cache
+@csrf_exempt
 @require_safe
 @decides(*_METRICS_GRANTS)
 def prometheus(request: HttpRequest) -> HttpResponse:
@@ -72,6 +77,7 @@ def prometheus(request: HttpRequest) -> HttpResponse:
 
 
 @never_cache
+@csrf_exempt
 @require_safe
 @decides(*explanations.ASKED_BY)
 def explain_permission(request: HttpRequest) -> HttpResponse:
@@ -86,6 +92,7 @@ def explain_permission(request: HttpRequest) -> HttpResponse:
 
 
 @never_cache
+@csrf_exempt
 @require_safe
 def availability(request: HttpRequest) -> HttpResponse:
     """VOSI availability; with `detail=min` an empty 200 or 503. The header `X-Inventory-State` names the state in both.
@@ -108,6 +115,7 @@ def availability(request: HttpRequest) -> HttpResponse:
     return response
 
 
+@csrf_exempt
 @require_safe
 def pubkey(request: HttpRequest) -> HttpResponse:
     """The JWK set (RFC 7517, 8037) of keys whose signatures are good: also one that will sign only after the overlap.
@@ -124,6 +132,7 @@ def pubkey(request: HttpRequest) -> HttpResponse:
     return response
 
 
+@csrf_exempt
 @require_safe
 def capabilities(request: HttpRequest) -> HttpResponse:
     """VOSI capabilities: where this role's services are."""
@@ -133,6 +142,7 @@ def capabilities(request: HttpRequest) -> HttpResponse:
 
 
 @never_cache
+@csrf_exempt
 @require_safe
 def landing(request: HttpRequest) -> HttpResponse:
     """What this is and where to go from here; counts are shown to those who may read."""
@@ -155,7 +165,7 @@ class DocsView(SpectacularSwaggerSplitView):
     @extend_schema(exclude=True)
     def get(self, request: Request, *args: object, **kwargs: object) -> Response:
         response: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
-        response["Content-Security-Policy"] = PAGE_POLICY
+        response["Content-Security-Policy"] = DOCS_POLICY
         return response
 
 

@@ -1,4 +1,5 @@
-"""Gunicorn's thread worker, which invites a body only when somebody reads it, and lets long-polls go when it is told to stop.
+"""Gunicorn's thread worker, which invites a body only when somebody reads it, gives no slow peer a thread for ever, and lets
+long-polls go when it is told to stop.
 
 Gunicorn itself answers `Expect: 100-continue` before the application has seen the request: a refused or redirected upload would
 be sent in vain (RFC 9110, 10.1.1).
@@ -12,7 +13,15 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
+from datamodel import env
 from datamodel.notify import news
+from datamodel.pace import PacedSocket, PaceLimits
+
+_LIMITS = PaceLimits(
+    head_seconds=env.integer("INVENTORY_HEADER_TIMEOUT_SECONDS", 10, minimum=1),
+    idle_seconds=env.integer("INVENTORY_READ_TIMEOUT_SECONDS", 120, minimum=1),
+    bytes_per_second=env.integer("INVENTORY_MIN_BYTES_PER_SECOND", 1000),
+)
 
 
 class InvitingWorker(ThreadWorker):
@@ -23,7 +32,17 @@ class InvitingWorker(ThreadWorker):
         news.is_closing = True
         super().handle_exit(sig, frame)  # type: ignore[no-untyped-call]  # gunicorn has no types
 
+    def handle(self, conn: Any) -> Any:
+        """Gunicorn reads headers without any limit of time: a few dozen half requests would stop it."""
+        if not conn.initialized and not self.cfg.is_ssl and not isinstance(conn.sock, PacedSocket):
+            conn.sock = PacedSocket.taking(conn.sock, _LIMITS)
+        if isinstance(conn.sock, PacedSocket):
+            conn.sock.expect_head()
+        return super().handle(conn)  # type: ignore[no-untyped-call]  # gunicorn has no types
+
     def handle_request(self, req: Any, conn: Any) -> bool:
+        if isinstance(conn.sock, PacedSocket):
+            conn.sock.expect_body()
         if req._expected_100_continue:
             req._expected_100_continue = False
             # Whether the client sends its body after a final answer is its own choice: nothing can follow on this connection.

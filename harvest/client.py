@@ -21,7 +21,7 @@ from django.conf import settings
 from urllib3.exceptions import HTTPError, LocationValueError
 from urllib3.response import BaseHTTPResponse
 
-from datamodel import key_statements
+from datamodel import key_statements, outbound
 from datamodel.errors import (
     CursorGoneError,
     HistoryGoneError,
@@ -163,7 +163,7 @@ def fetch_text(
 
 @functools.cache
 def _pool() -> urllib3.PoolManager:
-    return urllib3.PoolManager(maxsize=4, ca_certs=settings.INVENTORY_CA_FILE or None)
+    return outbound.pool_manager(maxsize=4)
 
 
 def _get(

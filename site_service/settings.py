@@ -90,7 +90,7 @@ def _artifact_store() -> dict[str, Any]:
             "endpoint_url": env.text("INVENTORY_S3_ENDPOINT_URL", "") or None,
             "region_name": env.text("INVENTORY_S3_REGION", "") or None,
             "access_key": env.text("INVENTORY_S3_ACCESS_KEY", "") or None,
-            "secret_key": env.text("INVENTORY_S3_SECRET_KEY", "") or None,
+            "secret_key": env.secret("INVENTORY_S3_SECRET_KEY", "") or None,
             "addressing_style": env.text("INVENTORY_S3_ADDRESSING_STYLE", "path"),
         }
         return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}

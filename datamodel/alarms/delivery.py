@@ -15,6 +15,7 @@ from django.core.mail import EmailMessage
 from django.db import connection
 from urllib3.exceptions import HTTPError
 
+from datamodel import outbound
 from datamodel.alarms import channels, messages, operations, rules
 from datamodel.alarms.operations import Told
 from datamodel.alarms.rules import Webhook
@@ -90,7 +91,7 @@ def _post(hook: Webhook, told: Told) -> str:
         "webhook-signature": rules.signature(hook.secret, message_id=message_id, timestamp=timestamp, body=body),
     }
     try:
-        answer = _pool().request(
+        answer = _pool(is_private=settings.INVENTORY_ALARM_PRIVATE).request(
             "POST", hook.url, body=body, headers=headers, redirect=False, retries=False, preload_content=False,
             timeout=_TIMEOUT,
         )  # fmt: skip
@@ -102,8 +103,8 @@ def _post(hook: Webhook, told: Told) -> str:
 
 
 @functools.cache
-def _pool() -> urllib3.PoolManager:
-    return urllib3.PoolManager(maxsize=1, ca_certs=settings.INVENTORY_CA_FILE or None)
+def _pool(*, is_private: bool) -> urllib3.PoolManager:
+    return outbound.pool_manager(is_private=is_private)
 
 
 def _record(channel: str, told: Sequence[Told], error: str) -> int:

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import connection
 from urllib3.exceptions import HTTPError, LocationValueError
 
+from datamodel import outbound
 from datamodel.errors import (
     InvalidRequestError,
     RemoteProtocolError,
@@ -54,7 +55,7 @@ def _post(url: str, body: bytes, proof: str) -> str:
     answer = b""
     try:
         with (
-            urllib3.PoolManager(ca_certs=settings.INVENTORY_CA_FILE or None) as pool,
+            outbound.pool_manager() as pool,
             pool.request(
                 "POST",
                 url,

@@ -9,6 +9,7 @@ import urllib3
 from django.conf import settings
 from urllib3.exceptions import HTTPError
 
+from datamodel import outbound
 from datamodel.errors import RemoteProtocolError, RemoteUnavailableError
 from datamodel.permission_service.rules import Operation, Permission, parse_permission
 
@@ -53,6 +54,5 @@ def ask(url: str, operation: Operation, uri: str) -> Permission:
 
 @functools.lru_cache(maxsize=2)
 def _pool(ca_file: str, certificate: str) -> urllib3.PoolManager:
-    return urllib3.PoolManager(
-        cert_reqs="CERT_REQUIRED", ca_certs=ca_file or None, cert_file=certificate or None, maxsize=8
-    )
+    del ca_file  # with another one there is another pool
+    return outbound.pool_manager(maxsize=8, certificate=certificate)

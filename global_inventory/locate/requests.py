@@ -52,9 +52,12 @@ def read_body(request: HttpRequest, *, limit: int) -> bytes:
     stream = request.META["wsgi.input"] if is_chunked else request
     pieces: list[bytes] = []
     length = 0
-    while length <= limit and (piece := stream.read(limit + 1 - length)):
-        pieces.append(piece)
-        length += len(piece)
+    try:
+        while length <= limit and (piece := stream.read(limit + 1 - length)):
+            pieces.append(piece)
+            length += len(piece)
+    except OSError as error:
+        raise ShortBodyError(f"the body was cut after {length} bytes, or nothing came for too long") from error
     if length > limit:
         raise ContentTooLargeError(f"the body may have at most {limit} bytes")
     if not is_chunked and declared.isdecimal() and length < int(declared):

@@ -18,8 +18,8 @@ from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import urllib3
-from django.conf import settings
 
+from datamodel import outbound
 from datamodel.checksums import parse_digest_header, parse_structured_digests
 from datamodel.errors import InvalidChecksumError, RemoteProtocolError, RemoteRefusedError, RemoteUnavailableError
 from datamodel.rules import ArtifactRow, meta_checksum_of
@@ -40,9 +40,7 @@ _FAILURES: dict[type[Exception], str] = {
     urllib3.exceptions.LocationParseError: "its URL is malformed",
 }
 
-_pool = urllib3.PoolManager(
-    num_pools=64, maxsize=_CALLS_PER_SITE, retries=False, ca_certs=settings.INVENTORY_CA_FILE or None
-)
+_pool = outbound.pool_manager(num_pools=64, maxsize=_CALLS_PER_SITE)
 _slots: defaultdict[str, threading.BoundedSemaphore] = defaultdict(lambda: threading.BoundedSemaphore(_CALLS_PER_SITE))
 
 _Key = TypeVar("_Key", bound=Hashable)

@@ -21,6 +21,7 @@ from django.conf import settings
 from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.response import BaseHTTPResponse
 
+from datamodel import outbound
 from datamodel.checksums import Checksum, parse_digest_header, parse_structured_digests
 from datamodel.errors import (
     InvalidChecksumError,
@@ -224,9 +225,7 @@ class _Stream:
 
 @functools.cache
 def _pools() -> urllib3.PoolManager:
-    return urllib3.PoolManager(
-        num_pools=64, maxsize=settings.INVENTORY_SYNC_THREADS, ca_certs=settings.INVENTORY_CA_FILE or None
-    )
+    return outbound.pool_manager(num_pools=64, maxsize=settings.INVENTORY_SYNC_THREADS)
 
 
 def _get(source: Source, offset: int, limits: Limits) -> BaseHTTPResponse:

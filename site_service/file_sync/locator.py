@@ -16,6 +16,7 @@ import urllib3
 from django.conf import settings
 from urllib3.exceptions import HTTPError
 
+from datamodel import outbound
 from datamodel.errors import RemoteError, RemoteProtocolError, RemoteRefusedError, RemoteUnavailableError
 from datamodel.models import RemoteInventory
 from datamodel.service_tokens import Credential
@@ -110,7 +111,7 @@ def _ask(asked: Global, wanted: Sequence[Wanted]) -> dict[uuid.UUID, Answer]:
 
 @functools.cache
 def _pools() -> urllib3.PoolManager:
-    return urllib3.PoolManager(maxsize=settings.INVENTORY_SYNC_THREADS, ca_certs=settings.INVENTORY_CA_FILE or None)
+    return outbound.pool_manager(maxsize=settings.INVENTORY_SYNC_THREADS)
 
 
 def _post(asked: Global, body: str) -> bytes:

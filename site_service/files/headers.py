@@ -19,7 +19,8 @@ from site_service.files.rules import ReadConditions
 MAX_TYPE_LENGTH = 128
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_TYPE = re.compile(rf'{_WORD}/{_WORD}(\s*;\s*({_WORD}=({_WORD}|"([^"\\]|\\.)*"))?)*\Z')
+# What is kept goes into headers again, also when it came as a parameter: nothing but tabs and printable ASCII.
+_TYPE = re.compile(rf'{_WORD}/{_WORD}([ \t]*;[ \t]*({_WORD}=({_WORD}|"([\t !#-\[\]-~]|\\[\t -~])*"))?)*\Z')
 _PRINTABLE = re.compile(r"[ -~]*\Z")
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
 _ETAG = re.compile(r'\s*((?:W/)?"[!#-~\x80-\xff]*")\s*(?:,|\Z)')
@@ -100,7 +101,13 @@ def parse_put(request: HttpRequest) -> PutRequest:
 
 def parse_length(request: HttpRequest) -> int | None:
     """The declared length of the body, or None when it is chunked. Raises `InvalidRequestError` for neither."""
-    if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
+    coding = request.headers.get("Transfer-Encoding", "").strip().lower()
+    if coding not in {"", "chunked"}:
+        # The server undoes chunks only: what else was done to the bytes would be stored with them.
+        raise InvalidRequestError(
+            f"the transfer coding {coding!r} is not known here; send chunked, or a Content-Length"
+        )
+    if coding:
         if not request.META.get("wsgi.input_terminated"):
             raise InvalidRequestError("this server does not take chunked bodies; send a Content-Length")
         return None

@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 
 from datamodel.checksums import Checksum
 from datamodel.positions import POSITION_HEADER, position_of
-from datamodel.representation import checksums_of, content_disposition, set_artifact_headers, set_digests
+from datamodel.representation import checksums_of, content_disposition, header_value, set_artifact_headers, set_digests
 from datamodel.rules import ArtifactRow
 from datamodel.uris import ArtifactUri
 from site_service.files import rules
@@ -145,7 +145,8 @@ class MultipartRanges:
         )
 
     def _head(self, span: Span) -> bytes:
-        kind = f"Content-Type: {self._artifact.content_type}\r\n" if self._artifact.content_type else ""
+        content_type = header_value(self._artifact.content_type)
+        kind = f"Content-Type: {content_type}\r\n" if content_type else ""
         place = _content_range(span, self._artifact.content_length)
         return f"\r\n--{self.boundary}\r\n{kind}Content-Range: {place}\r\n\r\n".encode("latin-1")
 

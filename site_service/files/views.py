@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
-from datamodel import auth, representation
+from datamodel import auth, rates, representation
 from datamodel.doors import decides
 from datamodel.errors import (
     InvalidRequestError,
@@ -49,6 +49,8 @@ _LISTING_METHODS = ("GET", "HEAD", "OPTIONS")
 @decides(Grant.READ, Grant.WRITE, Grant.DELETE)
 def files(request: HttpRequest) -> HttpResponseBase:
     """Everything below `/files/`."""
+    if request.method not in _FILE_METHODS:
+        return HttpResponseNotAllowed(_FILE_METHODS)
     path = parse_path(request.path_info.removeprefix(f"/{settings.INVENTORY_BASE_PATH}files/"))
     allowed = _LISTING_METHODS if isinstance(path, ListingPath) else _FILE_METHODS
     if request.method == "OPTIONS":
@@ -106,7 +108,6 @@ def _send(request: HttpRequest, path: FilePath, artifact: ArtifactRow, located: 
         raise RangeNotSatisfiableError("the range lies outside the content", length=artifact.content_length)
     store = get_store()
     is_file = store.capabilities.is_local
-    _limit_stalls(request)
     try:
         if not spans:
             content = _open(artifact, located, None)
@@ -127,13 +128,6 @@ def _send(request: HttpRequest, path: FilePath, artifact: ArtifactRow, located: 
 def _open(artifact: ArtifactRow, located: Located, span: Span | None) -> Readable:
     asked = ByteRange(span.start, span.length) if span is not None else None
     return get_store().open(located.storage_id, expected_length=artifact.content_length, byte_range=asked)
-
-
-def _limit_stalls(request: HttpRequest) -> None:
-    """A reader that takes nothing for so long loses its connection, and gives its thread back."""
-    connected = request.META.get("gunicorn.socket")
-    if connected is not None:
-        connected.settimeout(settings.INVENTORY_READ_TIMEOUT_SECONDS)
 
 
 def _refuse_soda(request: HttpRequest) -> None:
@@ -282,7 +276,11 @@ def _authorize(request: HttpRequest, path: FilePath, transaction_id: str | None 
     method = str(request.method)
     if path.token is not None:
         begun_at = _begun_with(path.token, transaction_id)
-        caller = auth.authenticate_url(path.token, path.uri, http_method=method, begun_at=begun_at)
+        try:
+            caller = auth.authenticate_url(path.token, path.uri, http_method=method, begun_at=begun_at)
+        except NotPermittedError:
+            rates.charge_failure(request)
+            raise
     else:
         caller = auth.caller_of(request)
         if caller.method == "session" and method not in _SAFE:

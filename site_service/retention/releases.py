@@ -15,6 +15,7 @@ import urllib3
 from django.conf import settings
 from urllib3.exceptions import HTTPError
 
+from datamodel import outbound
 from datamodel.errors import RemoteProtocolError, RemoteRefusedError, RemoteUnavailableError
 from datamodel.models import RemoteInventory
 from datamodel.wire import time_text
@@ -105,7 +106,7 @@ def _answer(asked: Remote, entry: Mapping[str, object]) -> Answer:
 
 @functools.cache
 def _pools() -> urllib3.PoolManager:
-    return urllib3.PoolManager(ca_certs=settings.INVENTORY_CA_FILE or None)
+    return outbound.pool_manager()
 
 
 def _post(asked: Remote, path: str, site_id: uuid.UUID, files: Sequence[Mapping[str, str]]) -> Mapping[str, Any]:

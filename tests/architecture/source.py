@@ -19,7 +19,7 @@ _METRICS = {
     "CounterMetricFamily": "_total",
     "Counter": "_total",
 }
-_ENV_READERS = {"text", "flag", "integer", "choice", "words"}
+_ENV_READERS = {"text", "flag", "integer", "choice", "words", "rate", "secret"}
 
 
 @cache

@@ -46,6 +46,7 @@ def sink(settings: Settings) -> Iterator[MailSink]:
 def receiver(settings: Settings) -> Iterator[WebhookReceiver]:
     with serve_webhook() as receiver:
         settings.INVENTORY_ALARM_WEBHOOKS = receiver.setting
+        settings.INVENTORY_ALARM_PRIVATE = True
         yield receiver
 
 

@@ -9,9 +9,10 @@ from http import HTTPStatus
 from pathlib import Path
 
 import pytest
-from django.core.exceptions import BadRequest, PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, TooManyFieldsSent
 from django.db import OperationalError, ProgrammingError
-from django.http import Http404
+from django.http import Http404, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
 from django.test import RequestFactory
 from rest_framework import exceptions as drf
 
@@ -154,3 +155,19 @@ CLIENTS = [
 @pytest.mark.parametrize(("headers", "expected"), CLIENTS)
 def test_clients_of_opencadc_get_text(headers: dict[str, str], expected: bool) -> None:
     assert problems.wants_plain(RequestFactory().get("/", headers=headers)) is expected
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UnreadablePostError("timed out"), "short_body"),
+        (MultiPartParserError("Invalid boundary"), "invalid_request"),
+        (RequestDataTooBig("Request body exceeded"), "content_too_large"),
+        (TooManyFieldsSent("too many"), "invalid_request"),
+    ],
+)
+def test_what_the_framework_says_of_a_body_is_the_callers_mistake(error: Exception, code: str) -> None:
+    known = problems.known_error(error)
+    assert known is not None
+    assert known.code == code
+    assert "settings." not in known.detail

@@ -176,3 +176,13 @@ def test_a_malformed_uri_is_refused_with_the_reason(reader: Client, federation: 
     response = send(reader, "GET", "cadc:a b")
     assert response.status_code == 400
     assert b"~20" in response.content
+
+
+def test_a_redirect_goes_to_a_site_whatever_the_request_calls_us(federation: Federation, reader: Client) -> None:
+    alpha = federation.add_site("alpha")
+    federation.add_artifact(URI, alpha)
+    for method in ("GET", "PUT", "DELETE"):
+        response = send(reader, method, URI, host="evil.example", x_forwarded_host="evil.example")
+        assert "evil" not in str(response.headers)
+        assert response.status_code == 403 or response["Location"].startswith(f"{alpha.url}/files/")
+    assert send(reader, "GET", URI, host="evil.example").status_code == 303

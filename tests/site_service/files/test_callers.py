@@ -12,6 +12,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from datamodel.auth import create_api_token
+from datamodel.env import Rate
 from datamodel.keys import replace_trusted_keys
 from datamodel.logs import LineFormatter
 from datamodel.models import Artifact, DeletedArtifactEvent, RemoteInventory, StorageSite
@@ -133,3 +134,16 @@ def test_put_transaction_begun_with_a_signed_url_may_be_finished_after_its_expir
     other = f"/files/{key.sign(URI, replace(short, user='other'))}/cadc:TEST/file.txt"
     assert put(anonymous, b"", path=other, headers=identity | {"x-put-txn-op": "commit"}).status_code == 403
     assert put(anonymous, b"", path=path, headers=identity | {"x-put-txn-op": "commit"}).status_code == 201
+
+
+def test_a_signed_url_is_never_counted_and_a_forged_one_is(
+    anonymous: Client, site: StorageSite, key: SigningKey, settings: Settings
+) -> None:
+    settings.INVENTORY_NAME = f"test-{uuid4()}"
+    settings.INVENTORY_RATE_PER_CALLER = settings.INVENTORY_RATE_PER_ADDRESS = Rate(1, 60)
+    settings.INVENTORY_RATE_FAILED = Rate(2, 60)
+    path = "/files/{}/cadc:TEST/file.txt"
+    good, forged = (path.format(each.sign(URI, claims(site))) for each in (key, SigningKey.generate("k1")))
+    assert [anonymous.head(good).status_code for _ in range(4)] == [200] * 4
+    assert [anonymous.head(forged).status_code for _ in range(3)] == [403, 403, 429]
+    assert anonymous.head(good).status_code == 200
