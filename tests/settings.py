@@ -37,6 +37,8 @@ INVENTORY_LOGIN_CLIENT_SECRET = "client-secret"
 INVENTORY_LOGIN_GROUPS = ["operators"]
 ROOT_URLCONF = "site_service.urls"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# Each test client makes the middleware anew: it shall not look through all static files each time.
+WHITENOISE_AUTOREFRESH = True
 # A test's own clients open few connections; the pool must not outlive the test database.
 DATABASES["default"]["OPTIONS"].pop("pool")
 DATABASES["default"]["CONN_MAX_AGE"] = 0

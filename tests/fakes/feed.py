@@ -318,6 +318,7 @@ def _position(row: dict[str, str | None]) -> tuple[int, str]:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True
     protocol_version = "HTTP/1.1"
     inventory: ClassVar[FakeInventory]
 

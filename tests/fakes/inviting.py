@@ -77,6 +77,7 @@ class FakeInviting:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True
     protocol_version = "HTTP/1.1"
     inviting: ClassVar[FakeInviting]
 

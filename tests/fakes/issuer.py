@@ -110,6 +110,8 @@ def serve_issuer() -> Iterator[FakeIssuer]:
     """A provider on a free port."""
 
     class Handler(BaseHTTPRequestHandler):
+        disable_nagle_algorithm = True
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
             self.answer(issuer.answers.get(self.path) or (issuer.exchange(body) if self.path == "/token" else 404))

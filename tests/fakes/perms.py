@@ -62,6 +62,8 @@ def serve_permissions() -> Iterator[FakePermissions]:
     """A service on a free port."""
 
     class Handler(BaseHTTPRequestHandler):
+        disable_nagle_algorithm = True
+
         def do_GET(self) -> None:
             asked = {name.upper(): value for name, value in parse_qsl(urlsplit(self.path).query)}
             fake.asked.append((asked.get("OP", ""), asked.get("ID", "")))

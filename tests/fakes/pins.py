@@ -57,6 +57,7 @@ class FakeGlobal:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True
     protocol_version = "HTTP/1.1"
     peer: ClassVar[FakeGlobal]
 

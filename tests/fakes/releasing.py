@@ -52,6 +52,7 @@ class FakeReleasing:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True
     protocol_version = "HTTP/1.1"
     inventory: ClassVar[FakeReleasing]
 

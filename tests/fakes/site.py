@@ -45,6 +45,7 @@ class FakeSite:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True
     protocol_version = "HTTP/1.1"
     site: ClassVar[FakeSite]
 

@@ -38,6 +38,8 @@ class WebhookReceiver(http.server.ThreadingHTTPServer):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True
+
     def do_POST(self) -> None:
         receiver = cast("WebhookReceiver", self.server)
         body = self.rfile.read(int(self.headers["Content-Length"]))

