@@ -47,6 +47,11 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **options: Any) -
     if settings.INVENTORY_KEY_PERIOD < 2 * settings.INVENTORY_KEY_OVERLAP:
         complaint = "INVENTORY_KEY_PERIOD_SECONDS must be at least twice INVENTORY_KEY_OVERLAP_SECONDS"
         found.append(Error(complaint, id="inventory.E040"))
+    if settings.INVENTORY_AUDIT_KEEP_DAYS and not settings.INVENTORY_AUDIT_ARCHIVE_DIR:
+        complaint = (
+            "INVENTORY_AUDIT_KEEP_DAYS needs INVENTORY_AUDIT_ARCHIVE_DIR, where older entries go: none would ever move"
+        )
+        found.append(Error(complaint, id="inventory.E041"))
     try:
         parse_issuers(settings.INVENTORY_OIDC_ISSUERS)
     except NotConfiguredError as error:

@@ -17,4 +17,4 @@ def key_times_fit(app_configs: Sequence[AppConfig] | None, **_options: Any) -> l
     if settings.INVENTORY_KEY_OVERLAP.total_seconds() >= settings.INVENTORY_URL_SECONDS:
         return []
     complaint = "INVENTORY_KEY_OVERLAP_SECONDS is shorter than INVENTORY_URL_SECONDS: URLs would outlive their key"
-    return [Error(complaint, id="inventory.E020")]
+    return [Error(complaint, id="inventory.E042")]

@@ -26,6 +26,7 @@ from datamodel.audit.models import AuditEntry, AuditReadRule
 from datamodel.audit.pending import pending
 from datamodel.audit.recording import record
 from datamodel.audit.rules import Action
+from datamodel.checks import check_settings
 from datamodel.errors import DeletionBrakeError
 from datamodel.grants import Role
 from datamodel.models import ApiToken, DeletionBrake, HarvestState, NamespaceGrant, RemoteInventory, StorageSite
@@ -359,7 +360,10 @@ def test_archiving_is_off_by_default_and_happens_once_a_day(settings: Settings, 
     record(Action.PUT, "cadc:A/1")
     chain.seal_ready()
     assert archiving.archive_due() is None
-    settings.INVENTORY_AUDIT_KEEP_DAYS, settings.INVENTORY_AUDIT_ARCHIVE_DIR = 1, str(tmp_path)
+    settings.INVENTORY_AUDIT_KEEP_DAYS = 1
+    assert "inventory.E041" in [message.id for message in check_settings(app_configs=None)]
+    settings.INVENTORY_AUDIT_ARCHIVE_DIR = str(tmp_path)
+    assert "inventory.E041" not in [message.id for message in check_settings(app_configs=None)]
     assert archiving.archive_due() is None, "not a day old"
     assert list(tmp_path.iterdir()) == []
 
