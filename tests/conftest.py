@@ -12,7 +12,6 @@ from django.db import connection
 from django.db.backends.postgresql.operations import DatabaseOperations
 from django.db.models.signals import post_migrate
 from psycopg import sql
-from pytest_django import DjangoDbBlocker
 
 from datamodel import auth, positions
 from datamodel.audit.pending import pending
@@ -36,6 +35,12 @@ def django_db_modify_db_settings(servers: EmbeddedServers) -> None:
 
 
 _FEW_ROWS = 2000
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb() -> bool:
+    """The whole cluster goes in the end: no database in it need be dropped."""
+    return True
 
 
 class _FilledTablesOnly(DatabaseOperations):
@@ -65,20 +70,11 @@ class _FilledTablesOnly(DatabaseOperations):
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """Emptying the tables after a test must not fill them with permissions again: most of the time went there.
-
-    A database is dropped only when nobody listens to it any more.
-    """
+def django_db_setup(django_db_setup: None) -> None:
+    """Emptying the tables after a test must not fill them with permissions again: most of the time went there."""
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     post_migrate.disconnect(create_contenttypes)
     connection.ops = _FilledTablesOnly(connection)
-    yield
-    with django_db_blocker.unblock(), connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'inventory-news'"
-        )
 
 
 @pytest.fixture(autouse=True)
