@@ -29,7 +29,7 @@ SECRETS = {
     "INVENTORY_LOGIN_GROUPS": "operators",
     "INVENTORY_LOGIN_CLIENT_SECRET": f"{MARK}10",
     "INVENTORY_OPERATOR_TOKEN": f"{MARK}7",
-    "INVENTORY_REMOTE_TOKEN": f"{MARK}8",
+    "INVENTORY_REMOTES": f'[{{"name": "x", "role": "global", "url": "https://x.example", "token": "{MARK}8"}}]',
     "INVENTORY_ADMIN_PASSWORD": f"{MARK}9",
 }
 SCRIPT = """

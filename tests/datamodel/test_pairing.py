@@ -19,6 +19,8 @@ from django.test import Client
 from pytest_django import Settings
 
 from datamodel import auth, keys, sealing
+from datamodel.audit.models import AuditEntry
+from datamodel.audit.rules import Action
 from datamodel.errors import (
     InvalidRequestError,
     NotPermittedError,
@@ -187,6 +189,21 @@ def test_whoever_knows_the_secret_is_paired(as_global: InventoryIdentity) -> Non
     assert (claims["inventoryId"], claims["aud"]) == (str(as_global.inventory_id), str(alpha.code.invitation_id))
 
 
+def test_each_step_and_the_end_of_a_pairing_are_in_the_audit(as_global: InventoryIdentity) -> None:
+    acceptor = Acceptor.invited()
+    with pytest.raises(NotPermittedError):
+        acceptor.redeem(proof="0" * 64)
+    acceptor.redeem()
+    operations.revoke(name="alpha", reason="its disk was stolen")
+    entries = AuditEntry.objects.filter(action=Action.PAIRING.value).order_by("id")
+    assert [(entry.subject, entry.details["event"], entry.reason) for entry in entries] == [
+        ("alpha", "invited", ""),
+        ("alpha", "paired", ""),
+        ("alpha", "revoked", "its disk was stolen"),
+    ]
+    assert acceptor.code.secret.hex() not in str([entry.details for entry in entries])
+
+
 def test_the_same_acceptor_may_repeat_and_nobody_else_may_use_the_code(as_global: InventoryIdentity) -> None:
     alpha = Acceptor.invited()
     alpha.redeem()
@@ -323,6 +340,9 @@ def test_a_code_is_accepted_and_both_are_known(as_site: InventoryIdentity, invit
     assert {key["kid"] for key in heard["keys"]} == set(keys.published_keys(now=NOW))
     assert inviting.secret not in inviting.bodies[0]
     assert client.accept(code=inviting.code(), name="omega").paired_at == remote.paired_at
+    assert [entry.details["event"] for entry in AuditEntry.objects.filter(action=Action.PAIRING.value)][:1] == [
+        "accepted"
+    ]
 
 
 FOREIGN = SigningKey.generate("0000ffff")
