@@ -101,6 +101,8 @@ TEMPLATES: list[dict[str, Any]] = [
     }
 ]
 
+# A statement of a hot path that a connection has sent so often is prepared on it.
+_PREPARED_AFTER = 5
 # Transaction and statement limits are the server's last word against a stuck client: no transaction that writes may span
 # network or storage I/O, and an old transaction holds back the feed of the whole cluster.
 DATABASE_LIMITS = (
@@ -122,8 +124,12 @@ def _database() -> dict[str, Any]:
     size = env.integer("INVENTORY_DATABASE_POOL", 20, minimum=1)
     pool = {"min_size": 0, "max_size": size, "timeout": 10, "connection_class": PooledConnection}
     configured["OPTIONS"] |= {"pool": pool}
-    if env.flag("INVENTORY_DATABASE_STARTUP_OPTIONS", default=True):
+    has_session = env.flag("INVENTORY_DATABASE_STARTUP_OPTIONS", default=True)
+    if has_session:
         configured["OPTIONS"]["options"] = limits
+    # A pooler of transactions sends the next one to another connection, where nothing is prepared.
+    if env.flag("INVENTORY_PREPARED_STATEMENTS", default=has_session):
+        configured["OPTIONS"]["prepare_threshold"] = _PREPARED_AFTER
     configured["CONN_HEALTH_CHECKS"] = True
     configured["ATOMIC_REQUESTS"] = False
     return configured

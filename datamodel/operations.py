@@ -19,7 +19,7 @@ from datamodel.audit.recording import record, values_of
 from datamodel.audit.rules import Action
 from datamodel.content import NewContent, artifact_of
 from datamodel.errors import ArtifactNotFoundError, PreconditionFailedError, RaceLostError, StateConflictError
-from datamodel.positions import TXID_SQL
+from datamodel.prepared import prepared_cursor
 from datamodel.queries import KnownArtifact, RetiredRow
 from datamodel.rules import ArtifactRow, Located, PutMeaning
 from datamodel.uris import ArtifactUri
@@ -162,12 +162,9 @@ def lock_uri(uri: ArtifactUri) -> tuple[KnownArtifact | None, datetime, int]:
 
     Two statements: the second one's snapshot must be taken after the lock was granted.
     """
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [uri.value])
-        known = queries.artifact_by_uri(uri.value, for_update=True)
-        cursor.execute(f"SELECT inventory_now(), {TXID_SQL}")
-        now, txid = cursor.fetchone()
-    return known, now, txid
+        return queries.lock_artifact(cursor, uri.value)
 
 
 def check_preconditions(preconditions: Preconditions, existing: ArtifactRow | None) -> None:

@@ -9,7 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 
+from datamodel.positions import TXID_SQL
+from datamodel.prepared import prepared_cursor
 from datamodel.reach import Range
 from datamodel.rules import ArtifactRow, Located
 
@@ -23,6 +26,10 @@ _MOST_RANGES = 64
 _STORED_SQL = f"""
     SELECT {ARTIFACT_COLUMNS}, l.storage_id, l.storage_bucket
     FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id
+"""
+_LOCKED_SQL = f"""
+    WITH known AS ({_STORED_SQL} WHERE a.uri = %s FOR UPDATE OF a)
+    SELECT inventory_now(), {TXID_SQL}, known.* FROM (VALUES (1)) AS one LEFT JOIN known ON true
 """
 
 
@@ -73,14 +80,21 @@ def _known(row: Sequence[Any] | None) -> KnownArtifact | None:
 
 def artifact_by_uri(uri: str, *, for_update: bool = False) -> KnownArtifact | None:
     """By canonical uri; `for_update` locks the artifact row until the end of the transaction."""
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_STORED_SQL + " WHERE a.uri = %s" + (" FOR UPDATE OF a" if for_update else ""), [uri])
         return _known(cursor.fetchone())
 
 
+def lock_artifact(cursor: CursorWrapper, uri: str) -> tuple[KnownArtifact | None, datetime, int]:
+    """By canonical uri, its row locked until the end of the transaction; the time once it is locked; the transaction's id."""
+    cursor.execute(_LOCKED_SQL, [uri])
+    now, txid, *row = cursor.fetchone()
+    return _known(row if row[0] is not None else None), now, txid
+
+
 def artifact_by_id(artifact_id: uuid.UUID, *, for_update: bool = False) -> KnownArtifact | None:
     """By id; `for_update` locks the artifact row until the end of the transaction."""
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_STORED_SQL + " WHERE a.id = %s" + (" FOR UPDATE OF a" if for_update else ""), [artifact_id])
         return _known(cursor.fetchone())
 

@@ -13,6 +13,7 @@ from django.db import connection
 from datamodel import rules
 from datamodel.audit.recording import INSERT_SQL, Values
 from datamodel.positions import TXID_SQL
+from datamodel.prepared import prepared_cursor
 from datamodel.rules import ArtifactRow, Located
 
 _RETIRE_SQL = """
@@ -82,7 +83,7 @@ def insert_tombstone(artifact_id: uuid.UUID, uri: str, *, deleted_at: datetime) 
 def insert_artifact(row: ArtifactRow, located: Located | None) -> None:
     """A new artifact row and, if stored here, its location."""
     values = _insert_values(row)
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         if located is None:
             cursor.execute(_INSERT_SQL, values)
         else:
@@ -93,7 +94,7 @@ def insert_artifact(row: ArtifactRow, located: Located | None) -> None:
 def insert_recorded(row: ArtifactRow, located: Located, entry: Values) -> None:
     """The same, with the entry of the audit that says who did it, in one statement: each one costs a PUT a round trip."""
     place = {"storage_id": located.storage_id, "storage_bucket": located.storage_bucket}
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_INSERT_RECORDED_SQL, _insert_values(row) | place | entry)
 
 
@@ -102,7 +103,7 @@ def insert_location(artifact_id: uuid.UUID, uri: str, located: Located) -> None:
 
     The artifact takes a new place in the feed: a peer that passed its old place while it was not stored here must see it.
     """
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(
             "INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at) "
             "VALUES (%s, %s, %s, inventory_now())",
@@ -145,7 +146,7 @@ def insert_obsolete(*places: Located) -> None:
 def exchange_event(old_table: str, new_table: str, artifact_id: uuid.UUID, uri: str) -> None:
     """One kind of location event takes the place of the other: they exclude each other (house, decision 5)."""
     checksum = rules.event_meta_checksum(artifact_id, uri)
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(f"DELETE FROM {old_table} WHERE id = %s", [artifact_id])
         cursor.execute(
             f"INSERT INTO {new_table} (id, uri, last_modified, meta_checksum, txid) VALUES (%s, %s, inventory_now(), %s, 0) "
@@ -164,7 +165,7 @@ def database_now() -> datetime:
 
 def current_txid() -> int:
     """This transaction's id."""
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(f"SELECT {TXID_SQL}")
         (txid,) = cursor.fetchone()
     return int(txid)

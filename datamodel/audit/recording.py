@@ -12,6 +12,7 @@ from datamodel.audit import acting
 from datamodel.audit.acting import Actor
 from datamodel.audit.rules import Action, Outcome, bounded, examples
 from datamodel.logs import mask_tokens, request_id
+from datamodel.prepared import prepared_cursor
 
 _SUBJECT_LENGTH, _REASON_LENGTH = 600, 500
 
@@ -38,7 +39,7 @@ def record(
 
     `details` are JSON values, few and small; no secrets. `actor` only where it is not who acts now (see `acting.py`).
     """
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(
             INSERT_SQL,
             values_of(action, subject, details=details, outcome=outcome, reason=reason, actor=actor),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from django.db import connection
 
+from datamodel.prepared import prepared_cursor
 from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact, artifact_from, rows_in_ranges
 from datamodel.reach import END, Reach
 from datamodel.rules import ArtifactRow, Located
@@ -66,7 +67,7 @@ class Entry:
 
 def file_state(uri: ArtifactUri) -> FileState:
     """By canonical uri, in one statement."""
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_FILE_SQL, [uri.value])
         row = cursor.fetchone()
     allow_read, allow_write, *rest = row

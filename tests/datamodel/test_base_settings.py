@@ -64,6 +64,17 @@ def test_the_server_ends_what_is_stuck_unless_a_pooler_forbids_startup_options()
     assert "lock_timeout" not in json.dumps(pooled)
 
 
+PREPARES = [({}, True), ({"STARTUP_OPTIONS": "false"}, False), ({"STARTUP_OPTIONS": "false", "PREPARED": "true"}, True)]
+
+
+@pytest.mark.parametrize(("given", "does"), PREPARES)
+def test_statements_are_prepared_unless_a_pooler_forbids_it(given: dict[str, str], *, does: bool) -> None:
+    names = {"STARTUP_OPTIONS": "INVENTORY_DATABASE_STARTUP_OPTIONS", "PREPARED": "INVENTORY_PREPARED_STATEMENTS"}
+    environment = {names[name]: value for name, value in given.items()}
+    (configured,) = settings_of(["DATABASES"], DATABASE_URL="postgresql://u@h/d", **environment)
+    assert ("prepare_threshold" in json.dumps(configured)) is does
+
+
 def test_importing_settings_of_nothing_reaches_nothing() -> None:
     (is_configured, is_temporary) = settings_of(["INVENTORY_DATABASE_CONFIGURED", "INVENTORY_SECRET_KEY_IS_TEMPORARY"])
     assert (is_configured, is_temporary) == (False, True)
