@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from django.db import connection
+from django.db import connection, transaction
 
 from datamodel import queries, rules as model_rules
 from datamodel.alarms.operations import raise_alarm
@@ -52,6 +52,15 @@ _RETAINED = """
     FROM retired_artifact r WHERE r.uri = {0}.uri AND r.state = 'retained' AND r.content_checksum = {0}.content_checksum
         AND r.content_length = {0}.content_length AND (r.content_sha256 = {0}.content_sha256) IS NOT FALSE
 """
+_INSERT_NEW = """
+    INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, content_type,
+        content_encoding, last_modified, meta_checksum, content_sha256, meta_modified_at, txid)
+    SELECT h.id, h.uri, h.uri_bucket, h.content_checksum, h.content_last_modified, h.content_length, h.content_type,
+        h.content_encoding, {stamp}, h.meta_checksum, h.content_sha256, h.meta_modified_at, 0
+    FROM harvested h WHERE NOT EXISTS (SELECT FROM deleted_artifact_event t WHERE t.id = h.id)
+"""
+# Where a page is not all new, most of its rows are known: a few tell.
+_KNOWN_SAMPLE = "SELECT FROM (SELECT id FROM harvested LIMIT 100) h JOIN artifact a ON a.id = h.id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +78,7 @@ def apply_artifacts_at_global(*, remote_id: int, site_id: uuid.UUID) -> int:
     role = _Role(
         "inventory_now()", "greatest(inventory_now(), a.last_modified + interval '1 ms')", site_id, verdict_at_global
     )
-    changed = _prepare(remote_id, role)
-    # Ours is newer, but may have been passed by the sender before we knew that it holds the artifact: offered once more.
-    changed += _execute(
-        f"UPDATE artifact a SET txid = 0 FROM harvested h WHERE a.id = h.id AND a.meta_checksum <> h.meta_checksum "
-        f"AND {_ORDER.format('a')} > {_ORDER.format('h')}"
-    )
-    changed += _merge(role)
+    changed = _insert_page(role) or _prepare(remote_id, role) + _merge(role, _renew_ours)
     return changed + _execute(
         "INSERT INTO site_location (artifact_id, site_id) SELECT h.id, %s FROM harvested h ON CONFLICT DO NOTHING",
         [site_id],
@@ -92,6 +95,32 @@ def apply_artifacts_at_site(*, remote_id: int, selection: Selection) -> int:
     changed = _prepare(remote_id, role)
     _leave_unwanted(selection)
     return changed + _merge(role) + _attach_retained()
+
+
+class _NotAllNewError(Exception):
+    """Of a page that seemed new something is known here, deleted, or twice in it: it is looked at row by row after all."""
+
+
+def _insert_page(role: _Role) -> int:
+    """A page of which nothing is known here goes in as it is, each index looked at once; else 0, and nothing is done."""
+    rows = _count("SELECT FROM harvested")
+    if not rows or _count(_KNOWN_SAMPLE):
+        return 0
+    try:
+        with transaction.atomic():
+            if _execute(f"{_INSERT_NEW.format(stamp=role.stamp_new)} ON CONFLICT DO NOTHING") < rows:
+                raise _NotAllNewError
+    except _NotAllNewError:
+        return 0
+    return rows
+
+
+def _renew_ours() -> int:
+    """Ours is newer, but may have been passed by the sender before we knew that it holds the artifact: offered once more."""
+    return _execute(
+        f"UPDATE artifact a SET txid = 0 FROM harvested h WHERE a.id = h.id AND a.meta_checksum <> h.meta_checksum "
+        f"AND {_ORDER.format('a')} > {_ORDER.format('h')}"
+    )
 
 
 def dead_uris() -> list[str]:
@@ -134,13 +163,19 @@ def _record_deaths(remote_id: int, dead: Sequence[ArtifactRow]) -> None:
 def _prepare(remote_id: int, role: _Role) -> int:
     """Leaves in `harvested` what is neither deleted, nor false, nor the loser of a collision."""
     _execute("DELETE FROM harvested h USING deleted_artifact_event t WHERE t.id = h.id")
-    set_aside(ARTIFACTS, remote_id=remote_id, reason="the id is known with other content", where=_CONTRADICTION)
+    if _count("SELECT FROM harvested h JOIN artifact a ON a.id = h.id LIMIT 1"):
+        set_aside(ARTIFACTS, remote_id=remote_id, reason="the id is known with other content", where=_CONTRADICTION)
     set_aside(ARTIFACTS, remote_id=remote_id, reason="the uri appears twice in one page", where=_TWICE)
     return _settle_collisions(role)
 
 
-def _merge(role: _Role) -> int:
-    """Newer metadata, a missing SHA-256, new rows; a row equal to ours changes nothing."""
+def _merge(role: _Role, renew_ours: Callable[[], int] = lambda: 0) -> int:
+    """New rows; if not all were, newer metadata and a missing SHA-256. A row equal to ours changes nothing."""
+    added = _insert_new(role)
+    return added if added == _count("SELECT FROM harvested") else added + renew_ours() + _update_known(role)
+
+
+def _update_known(role: _Role) -> int:
     changed = _execute(
         f"""
         UPDATE artifact a SET content_type = h.content_type, content_encoding = h.content_encoding,
@@ -149,20 +184,15 @@ def _merge(role: _Role) -> int:
         FROM harvested h WHERE a.id = h.id AND {_ORDER.format("h")} > {_ORDER.format("a")}
         """
     )
-    changed += _execute(
+    return changed + _execute(
         "UPDATE artifact a SET content_sha256 = h.content_sha256 FROM harvested h "
         "WHERE a.id = h.id AND a.content_sha256 IS NULL AND h.content_sha256 IS NOT NULL"
     )
-    return changed + _execute(
-        f"""
-        INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, content_type,
-            content_encoding, last_modified, meta_checksum, content_sha256, meta_modified_at, txid)
-        SELECT h.id, h.uri, h.uri_bucket, h.content_checksum, h.content_last_modified, h.content_length, h.content_type,
-            h.content_encoding, {role.stamp_new}, h.meta_checksum, h.content_sha256, h.meta_modified_at, 0
-        FROM harvested h WHERE NOT EXISTS (SELECT FROM artifact a WHERE a.id = h.id)
-            AND NOT EXISTS (SELECT FROM deleted_artifact_event t WHERE t.id = h.id)
-        """
-    )
+
+
+def _insert_new(role: _Role) -> int:
+    insert = _INSERT_NEW.format(stamp=role.stamp_new)
+    return _execute(f"{insert} AND NOT EXISTS (SELECT FROM artifact a WHERE a.id = h.id)")
 
 
 def _settle_collisions(role: _Role) -> int:
@@ -325,6 +355,12 @@ def _reaffirmed_at(artifact_id: uuid.UUID) -> datetime | None:
         cursor.execute("SELECT reaffirmed_at FROM artifact WHERE id = %s", [artifact_id])
         row = cursor.fetchone()
     return row[0] if row else None
+
+
+def _count(select: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM ({select}) AS found")
+        return int(cursor.fetchone()[0])
 
 
 def _execute(statement: str, parameters: Sequence[Any] = ()) -> int:

@@ -25,8 +25,10 @@ _CHUNK_BYTES = 256 * 1024
 # The list of what was set aside is for an operator's eye, and no peer shall fill our disk with it.
 _LISTED_PER_PAGE = 100
 _ROW_TEXT_LENGTH = 2000
-# Earlier than any inventory; a clock may be a day ahead, but a time beyond that would win every comparison for ever.
-_SANE_TIME = "{} BETWEEN '1970-01-01' AND (SELECT inventory_now() + interval '1 day')"
+# Earlier than any inventory; a clock may be a day ahead, but a time beyond that would win every comparison for ever. Compared
+# as it is written, for that is the order of times, too.
+_TOMORROW = Kind.TIME.value[0].format("(inventory_now() + interval '1 day')")
+_SANE_TIME = f"{{}} COLLATE \"C\" BETWEEN '1970-01-01' AND (SELECT {_TOMORROW})"
 _BUCKET = "uri_bucket"
 
 
@@ -155,7 +157,7 @@ def _reason(stream: Stream) -> str:
             branches.append(f"WHEN NOT ({column.is_well_formed}) THEN '{column.wire} is malformed'")
     for column in stream.columns:
         if column.kind is Kind.TIME:
-            sane = _SANE_TIME.format(column.read)
+            sane = _SANE_TIME.format(column.name)
             branches.append(f"WHEN {column.name} IS NOT NULL AND NOT ({sane}) THEN '{column.wire} is out of range'")
     reads = {column.name: column.read for column in stream.columns}
     function, *arguments = stream.checksum

@@ -39,7 +39,7 @@ class SiteLocation(models.Model):
 
     pk = models.CompositePrimaryKey("artifact_id", "site")
     artifact_id = models.UUIDField()
-    site = models.ForeignKey(StorageSite, on_delete=models.DO_NOTHING)
+    site = models.ForeignKey(StorageSite, on_delete=models.DO_NOTHING, db_index=False)
     releasing_at = MillisField(null=True)
     release_id = models.UUIDField(null=True)
     release_stored_at = MillisField(null=True)
