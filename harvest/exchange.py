@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from django.conf import settings
@@ -29,6 +30,7 @@ from datamodel.models import HarvestState, InventoryIdentity, RemoteInventory
 from datamodel.positions import Cursor
 from datamodel.uris import Namespace
 from harvest import client, operations, queries
+from harvest.ahead import PageAhead
 from harvest.client import Remote
 from harvest.operations import Lease
 from harvest.pages import Page, PageQuery
@@ -157,18 +159,37 @@ class _Turn:
                 return False
 
     def _artifacts(self, selector: str) -> bool:
+        page = self._fetch(ARTIFACTS, selector)
         while True:
-            with self._fetch(ARTIFACTS, selector) as page:
+            with page, self._ahead_of(page, selector) as ahead:
+                # After the page was fetched, however long ago: the deletions that are older than it.
                 if not self._drain(DELETED_ARTIFACTS):
                     return False
                 self._apply(page, selector)
                 if not page.more:
                     break
-            if self._is_over():
-                return False
+                if self._is_over():
+                    return False
+                following = ahead.take(self._renew) if ahead is not None else None
+            page = following or self._fetch(ARTIFACTS, selector)
         if selector:
             operations.join_backfill(self._lease, selector)
         return True
+
+    @contextmanager
+    def _ahead_of(self, page: Page, selector: str) -> Iterator[PageAhead | None]:
+        """What follows the page, on its way while this block runs."""
+        if not page.more:
+            yield None
+            return
+        ahead = PageAhead(self._remote, replace(self._query(ARTIFACTS, selector), cursor=page.next_cursor))
+        try:
+            yield ahead
+        finally:
+            ahead.leave()
+
+    def _renew(self) -> None:
+        operations.renew_lease(self._lease)
 
     def _fetch(self, stream: Stream, selector: str) -> Page:
         """The page after our cursor; a cursor that the remote no longer knows goes back to the start, once."""
@@ -190,7 +211,7 @@ class _Turn:
         query = self._query(stream, selector)
         # Nobody needs our connection less than a slow remote.
         connection.close()
-        return client.fetch_page(self._remote, query, heartbeat=lambda: operations.renew_lease(self._lease))
+        return client.fetch_page(self._remote, query, heartbeat=self._renew)
 
     def _query(self, stream: Stream, selector: str) -> PageQuery:
         state = HarvestState.objects.get(remote_id=self._lease.remote_id, name=stream.name, selector=selector)

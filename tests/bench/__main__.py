@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,91 +21,68 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from datamodel import embedded
 from datamodel.uris import ArtifactUri
-from tests.bench import limits
-from tests.bench.load import BenchError, Request, Row, download, measure, rate, upload
-
-MIB = 1 << 20
-GIB = 1 << 30
-PROJECT = Path(__file__).resolve().parents[2]
-_WAIT_SECONDS = 300.0
-_POLL_SECONDS = 0.05
+from tests.bench import limits, lists
+from tests.bench.load import BenchError, Request, Row, download, rate, upload
+from tests.bench.running import FULL, MIB, QUICK, WAIT_SECONDS, Bench, Sizes, federation, raw_peer
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """How much work each figure does; smaller with --quick."""
+class Result:
+    """What a run found; `visibility` in milliseconds, `memory` in MiB by process."""
 
-    large: int
-    small_files: int
-    small_reads: int
-    bulk_calls: int
-    harvest_rows: int
-    sync_files: int
-    rounds: int
-
-
-FULL = Sizes(GIB, 2_000, 4_000, 20, 100_000, 2_000, 3)
-QUICK = Sizes(64 * MIB, 200, 400, 3, 10_000, 200, 1)
-
-
-class Bench:
-    """The running federation and what the figures need of it."""
-
-    def __init__(self, directory: Path, ready: dict[str, str], sizes: Sizes) -> None:
-        self.directory = directory
-        self.sizes = sizes
-        self.hub, self.alpha, self.beta = ready["global"], ready["alpha"], ready["beta"]
-        self.headers = {"Authorization": f"Bearer {ready['token']}"}
-        self.block = os.urandom(16 * MIB)
-        self.small = os.urandom(4096)
-
-    def database(self, name: str) -> str:
-        return embedded.location(self.directory / name / "servers").database_url
-
-    def put(self, name: str, body: bytes) -> Request:
-        return Request("PUT", f"/files/{name}", self.headers, body, expect=201)
-
-    def await_condition(self, what: str, holds: Callable[[], bool]) -> float:
-        """Seconds until `holds()`. Raises `BenchError` after five minutes."""
-        started = time.perf_counter()
-        while not holds():
-            if time.perf_counter() - started > _WAIT_SECONDS:
-                raise BenchError(f"still not so after {_WAIT_SECONDS:.0f} s: {what}")
-            time.sleep(_POLL_SECONDS)
-        return time.perf_counter() - started
-
-    def count(self, name: str, query: str) -> int:
-        with psycopg.connect(self.database(name), autocommit=True) as connection:
-            row = connection.execute(query).fetchone()
-        return int(row[0]) if row else 0
+    rows: list[Row]
+    visibility: dict[str, float]
+    memory: dict[str, float]
 
 
 def large_files(bench: Bench, peer: str) -> Iterator[Row]:
     """One stream of a large file, in and out."""
-    length, rounds = bench.sizes.large, bench.sizes.rounds
+    length = bench.sizes.large
 
     def put(number: int) -> float:
         return (
             upload(bench.alpha, f"/files/bench:large/{number}", bench.headers, length=length, block=bench.block) / MIB
         )
 
-    yield measure(
+    yield bench.measure(
         f"PUT {length // MIB} MiB, one stream, md5 + sha-256",
         "MiB/s",
         put,
         "md5 on one thread",
         lambda _: limits.md5_alone(length) / MIB,
-        rounds=rounds,
+        operations=1,
     )
-    yield measure(
+    yield bench.measure(
         f"GET {length // MIB} MiB, one stream",
         "MiB/s",
         lambda _: download(bench.alpha, "/files/bench:large/0", bench.headers, length=length) / MIB,
         "sendfile by a raw WSGI app",
         lambda _: download(peer, "/file", {}, length=length) / MIB,
-        rounds=rounds,
+        operations=1,
+    )
+
+
+def streams(bench: Bench) -> Iterator[Row]:
+    """Several large files at once: more streams than cores."""
+    length, count = bench.sizes.stream, 8
+
+    def put(number: int) -> float:
+        started = time.perf_counter()
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(lambda n: one(f"/files/bench:streams/{number}-{n}"), range(count)))
+        return count * length / MIB / (time.perf_counter() - started)
+
+    def one(path: str) -> float:
+        return upload(bench.alpha, path, bench.headers, length=length, block=bench.block)
+
+    yield bench.measure(
+        f"PUT {length // MIB} MiB, {count} streams, md5 + sha-256",
+        "MiB/s",
+        put,
+        "both digests on two threads",
+        lambda _: limits.both_digests(count * length) / MIB,
+        operations=count,
     )
 
 
@@ -122,26 +96,26 @@ def small_files(bench: Bench, peer: str) -> Iterator[Row]:
         requests = [bench.put(f"bench:small/{number}/{n}", bench.small) for n in range(sizes.small_files)]
         return rate(bench.alpha, requests, in_flight=8)
 
-    yield measure(
+    yield bench.measure(
         "PUT 4 KiB, 8 in flight, durable",
         "files/s",
         put,
         "fsync + rename + commit, 8 threads",
         lambda _: limits.durable_files(scratch, sizes.small_files, threads=8, commit=committer),
-        rounds=sizes.rounds,
+        operations=sizes.small_files,
     )
     committer.close()
     reads = [f"bench:small/0/{n % sizes.small_files}" for n in range(sizes.small_reads)]
     for method in ("GET", "HEAD"):
         asked = [Request(method, f"/files/{name}", bench.headers) for name in reads]
         raw = [Request("GET", f"/look-up/{name}", {}) for name in reads]
-        yield measure(
+        yield bench.measure(
             f"{method} 4 KiB, 32 in flight, authorised",
             "requests/s",
             lambda _, asked=asked: rate(bench.alpha, asked, in_flight=32),  # type: ignore[misc]  # bound now, on purpose
             "raw WSGI app, one look-up",
             lambda _, raw=raw: rate(peer, raw, in_flight=32),  # type: ignore[misc]  # bound now, on purpose
-            rounds=sizes.rounds,
+            operations=sizes.small_reads,
         )
     yield from negotiation(bench, peer, reads)
 
@@ -152,25 +126,25 @@ def negotiation(bench: Bench, peer: str, names: list[str]) -> Iterator[Row]:
     ask = {**bench.headers, "Content-Type": "application/json"}
     one = [Request("POST", "/locate", ask, json.dumps({"uri": name, "direction": "get"}).encode()) for name in names]
     raw = [Request("GET", f"/locate/{name}", {}) for name in names]
-    yield measure(
+    yield bench.measure(
         "locate one URI, 32 in flight",
         "requests/s",
         lambda _: rate(bench.hub, one, in_flight=32),
         "raw WSGI app: look-up, 2 signatures, JSON",
         lambda _: rate(peer, raw, in_flight=32),
-        rounds=bench.sizes.rounds,
+        operations=len(one),
     )
     uris = (names * 1000)[:1000]
     body = json.dumps({"uris": uris, "direction": "get"}).encode()
     bulk = [Request("POST", "/locate", ask, body)] * bench.sizes.bulk_calls
     raw_bulk = [Request("POST", "/bulk", {}, json.dumps(uris).encode())] * bench.sizes.bulk_calls
-    yield measure(
+    yield bench.measure(
         "bulk locate, 1,000 URIs a call",
         "URIs/s",
         lambda _: 1000 * rate(bench.hub, bulk, in_flight=2),
         "raw WSGI app: one look-up, 1,000 signatures",
         lambda _: 1000 * rate(peer, raw_bulk, in_flight=2),
-        rounds=bench.sizes.rounds,
+        operations=1000 * len(bulk),
     )
 
 
@@ -183,18 +157,31 @@ def harvest(bench: Bench) -> Iterator[Row]:
 
     def figure(number: int) -> float:
         prefix = f"bench:rows/{number}-{uuid.uuid4().hex[:8]}/"
+        before = bench.count("global", _HARVESTED)
         seed_artifacts(bench.database("alpha"), prefix, rows)
         known = f"SELECT count(*) FROM artifact WHERE uri >= '{prefix}' AND uri < '{prefix}~'"
-        return rows / bench.await_condition(f"{rows} rows at the global", lambda: bench.count("global", known) == rows)
+        # To count them all while they come would cost more than their coming.
+        started = time.perf_counter()
+        bench.await_condition("some rows at the global", lambda: bench.count("global", _HARVESTED) - before >= rows)
+        taken = time.perf_counter() - started
+        if bench.count("global", known) != rows:
+            raise BenchError("the global does not have all rows")
+        return rows / taken
 
-    yield measure(
+    yield bench.measure(
         f"harvest of {rows:,} new artifacts",
         "rows/s",
         figure,
         "COPY into the same tables and indexes",
         lambda _: limits.copy_into_final_tables(bench.database("global"), rows),
-        rounds=bench.sizes.rounds,
+        operations=rows,
     )
+
+
+_HARVESTED = (
+    "SELECT s.rows FROM harvest_state s JOIN remote_inventory r ON r.id = s.remote_id "
+    "WHERE r.name = 'alpha' AND s.name = 'artifacts' AND s.selector = ''"
+)
 
 
 def seed_artifacts(database_url: str, prefix: str, rows: int) -> None:
@@ -225,14 +212,26 @@ _SEED_SQL = """
 
 
 def file_sync(bench: Bench) -> Iterator[Row]:
-    """Small files that beta wants, from the first news to the last durable copy."""
+    """Small files that the federation has, from the moment that beta wants them to the last durable copy."""
     files = bench.sizes.sync_files
     committer = limits.RowCommitter(bench.database("beta"), every=100)
+    everywhere = itertools.count()
+
+    def prepare() -> str:
+        prefix = f"bench:sync/{next(everywhere)}-{uuid.uuid4().hex[:8]}/"
+        rate(bench.alpha, [bench.put(f"{prefix}{n}", bench.small) for n in range(files)], in_flight=8)
+        known = f"SELECT count(*) FROM artifact WHERE uri >= '{prefix}' AND uri < '{prefix}~'"
+        bench.await_condition("the global knows them", lambda: bench.count("global", known) == files)
+        return prefix
+
+    prefixes = [prepare() for _ in range(bench.sizes.rounds + 1)]
 
     def figure(number: int) -> float:
-        prefix = f"demo:kept/bench-{number}-{uuid.uuid4().hex[:8]}/"
+        prefix = prefixes[number]
+        policy = json.dumps({"namespace": prefix, "wanted": True, "priority": 1}).encode()
+        headers = {**bench.headers, "Content-Type": "application/json"}
         started = time.perf_counter()
-        rate(bench.alpha, [bench.put(f"{prefix}{n}", bench.small) for n in range(files)], in_flight=8)
+        rate(bench.beta, [Request("PUT", "/policy", headers, policy)], in_flight=1)
         stored = (
             "SELECT count(*) FROM artifact a JOIN storage_location l ON l.artifact_id = a.id "
             f"WHERE a.uri >= '{prefix}' AND a.uri < '{prefix}~'"
@@ -240,13 +239,13 @@ def file_sync(bench: Bench) -> Iterator[Row]:
         bench.await_condition(f"{files} copies at beta", lambda: bench.count("beta", stored) == files)
         return files / (time.perf_counter() - started)
 
-    yield measure(
-        f"file sync of {files:,} x 4 KiB, PUT at alpha to stored at beta",
+    yield bench.measure(
+        f"file sync of {files:,} x 4 KiB, wanted to stored",
         "files/s",
         figure,
         "fsync + rename, one commit per 100 files",
         lambda _: limits.durable_files(bench.directory / "limit", files, threads=8, commit=committer),
-        rounds=bench.sizes.rounds,
+        operations=files,
     )
     committer.close()
 
@@ -261,89 +260,40 @@ def visibility(bench: Bench) -> dict[str, float]:
         with psycopg.connect(bench.database("global"), autocommit=True) as connection:
             started = time.perf_counter()
             while connection.execute(query).fetchone() != (1,):
-                if time.perf_counter() - started > _WAIT_SECONDS:
+                if time.perf_counter() - started > WAIT_SECONDS:
                     raise BenchError("a PUT was never visible at the global")
             lags.append(1000 * (time.perf_counter() - started))
     lags.sort()
     return {"p50_ms": lags[len(lags) // 2], "max_ms": lags[-1]}
 
 
-@contextmanager
-def federation(directory: Path) -> Iterator[dict[str, str]]:
-    """`manage.py demo` without files, as shipped; stopped at the end."""
-    argv = [
-        sys.executable,
-        "manage.py",
-        "demo",
-        "--no-ingest",
-        "--json",
-        "--dir",
-        str(directory),
-        "--port",
-        str(_free_ports()),
-    ]
-    with subprocess.Popen(argv, cwd=PROJECT, stdout=subprocess.PIPE, stderr=sys.stderr, text=True) as demo:
-        try:
-            line = demo.stdout.readline() if demo.stdout else ""
-            if not line:
-                raise BenchError("the demo did not start; see above")
-            yield json.loads(line)
-        finally:
-            demo.send_signal(signal.SIGTERM)
-            demo.wait(timeout=60)
-
-
-@contextmanager
-def raw_peer(bench: Bench) -> Iterator[str]:
-    """The raw WSGI applications, on the product's server with the product's settings."""
-    port = _free_ports()
-    file = bench.directory / "large"
-    with file.open("wb") as target:
-        for _ in range(bench.sizes.large // len(bench.block)):
-            target.write(bench.block)
-    environment = {
-        **os.environ,
-        "DATABASE_URL": bench.database("alpha"),
-        "BENCH_FILE": str(file),
-        "INVENTORY_BIND": f"127.0.0.1:{port}",
-    }
-    argv = [sys.executable, "-m", "gunicorn", "-c", "python:datamodel.webserver", "tests.bench.peer:application"]
-    with subprocess.Popen(argv, cwd=PROJECT, env=environment) as server:
-        try:
-            bench.await_condition("the raw WSGI app listens", lambda: _listens(port))
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_ports() -> int:
-    """The first of three adjacent free ports."""
-    for start in range(18700, 19700, 3):
-        if not any(_listens(start + offset) for offset in range(3)):
-            return start
-    raise BenchError("no three adjacent free ports between 18700 and 19700")
-
-
-def run(sizes: Sizes, console: Console) -> tuple[list[Row], dict[str, float]]:
+def run(sizes: Sizes, console: Console) -> Result:
     """All figures, in a directory that is removed afterwards."""
     rows: list[Row] = []
     directory = Path(tempfile.mkdtemp(prefix="inventory-bench-", dir=os.environ.get("INVENTORY_BENCH_DIR")))
     try:
-        with federation(directory) as ready:
-            bench = Bench(directory, ready, sizes)
-            with raw_peer(bench) as peer:
+        with federation(directory) as (ready, service):
+            bench = Bench(directory, ready, sizes, service)
+            with raw_peer(bench) as peer, bench.meter.sampling():
                 lag = visibility(bench)
-                for row in chain(large_files(bench, peer), small_files(bench, peer), file_sync(bench), harvest(bench)):
+                for row in _all_rows(bench, peer):
                     rows.append(row)
                     console.print(f"{row.name}: {row.figure:,.0f} {row.unit}, {row.ratio:.2f} of {row.limit_name}")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    return rows, lag
+    return Result(rows, lag, bench.meter.peaks)
+
+
+def _all_rows(bench: Bench, peer: str) -> Iterator[Row]:
+    yield from chain(
+        large_files(bench, peer),
+        streams(bench),
+        small_files(bench, peer),
+        lists.validation(bench),
+        file_sync(bench),
+        harvest(bench),
+        lists.many_rows(bench),
+    )
 
 
 def main() -> None:
@@ -353,20 +303,33 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="the result as one JSON object on stdout")
     arguments = parser.parse_args()
     console = Console(stderr=True)
-    rows, lag = run(QUICK if arguments.quick else FULL, console)
+    result = run(QUICK if arguments.quick else FULL, console)
     if arguments.json:
-        print(json.dumps({"rows": [dataclasses.asdict(row) for row in rows], "visibility": lag}))  # noqa: T201  # the result
+        print(json.dumps(dataclasses.asdict(result)))  # noqa: T201  # the result
         return
-    table = Table(
-        "figure", "measured", "limit", "limit measured", "ratio", title="Figures beside limits of the same run"
+    for table in tables(result):
+        Console().print(table)
+
+
+def tables(result: Result) -> Iterator[Table]:
+    """Figures beside their limits; the memory of each process."""
+    figures = Table(
+        *("figure", "measured", "limit", "limit measured", "ratio", "service", "database"),
+        title="Figures beside limits of the same run; processor milliseconds of one operation",
     )
-    for row in rows:
+    for row in result.rows:
         measured, limit = f"{row.figure:,.0f} {row.unit}", f"{row.limit:,.0f} {row.unit}"
-        table.add_row(row.name, measured, row.limit_name, limit, f"{row.ratio:.2f}")
-    table.add_row(
+        costs = f"{row.service_ms:,.3f}", f"{row.database_ms:,.3f}"
+        figures.add_row(row.name, measured, row.limit_name, limit, f"{row.ratio:.2f}", *costs)
+    lag = result.visibility
+    figures.add_row(
         "change visible at the global, idle", f"p50 {lag['p50_ms']:.0f} ms", "", f"max {lag['max_ms']:.0f} ms", ""
     )
-    Console().print(table)
+    yield figures
+    memory = Table("process", "MiB", title="The most memory that a process had (its share, PSS)")
+    for name, peak in sorted(result.memory.items()):
+        memory.add_row(name, f"{peak:,.0f}")
+    yield memory
 
 
 if __name__ == "__main__":

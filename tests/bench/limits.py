@@ -112,7 +112,7 @@ class RowCommitter:
 
 
 def copy_into_final_tables(database_url: str, count: int) -> float:
-    """Rows per second of COPY into a copy of the artifact table with its indexes, with one site location per row."""
+    """Rows per second of COPY into a copy of the artifact table with its indexes, with one site location per row, all verified."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS bench_artifact, bench_site_location")
         connection.execute("CREATE TABLE bench_artifact (LIKE artifact INCLUDING ALL)")
@@ -121,10 +121,14 @@ def copy_into_final_tables(database_url: str, count: int) -> float:
             lines = list(_artifact_lines(count))
             started = time.perf_counter()
             with connection.transaction():
-                for table, part in (("bench_artifact", 0), ("bench_site_location", 1)):
+                for table, part in (("bench_artifact", 0), ("bench_site_location (artifact_id, site_id)", 1)):
                     with connection.cursor().copy(f"COPY {table} FROM STDIN") as copy:
                         for pair in lines:
                             copy.write(pair[part])
+                connection.execute(
+                    "SELECT count(*) FROM bench_artifact WHERE meta_checksum <> artifact_meta_checksum(id, uri, uri_bucket, "
+                    "content_checksum, content_last_modified, content_length, content_type, content_encoding)"
+                )
             return count / (time.perf_counter() - started)
         finally:
             connection.execute("DROP TABLE bench_artifact, bench_site_location")

@@ -9,10 +9,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from tests.bench.costs import Cost, Meter
+
 READ_SIZE = 1 << 20
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 class BenchError(RuntimeError):
@@ -121,7 +126,10 @@ def download(base: str, path: str, headers: dict[str, str], *, length: int) -> f
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: medians over the rounds; `ratio` is the median of the rounds' own ratios."""
+    """One line of the table: medians over the rounds; `ratio` is the median of the rounds' own ratios.
+
+    The milliseconds are of the processor, for one operation, in all services and in all their databases.
+    """
 
     name: str
     unit: str
@@ -129,25 +137,47 @@ class Row:
     limit_name: str
     limit: float
     ratio: float
+    service_ms: float
+    database_ms: float
 
 
 def measure(
-    name: str, unit: str, figure: Callable[[int], float], limit_name: str, limit: Callable[[int], float], *, rounds: int
+    name: str,
+    unit: str,
+    figure: Callable[[int], float],
+    limit_name: str,
+    limit: Callable[[int], float],
+    *,
+    rounds: int,
+    operations: int,
+    meter: Meter,
 ) -> Row:
     """Figure and limit in turn, so that a machine whose speed drifts drifts for both; the first pair only warms up."""
-    pairs = list(_pairs(figure, limit, rounds))
+    found = list(_rounds(figure, limit, rounds, operations, meter))
     return Row(
         name,
         unit,
-        statistics.median(f for f, _ in pairs),
+        statistics.median(value for value, _, _ in found),
         limit_name,
-        statistics.median(limit_value for _, limit_value in pairs),
-        statistics.median(f / limit_value for f, limit_value in pairs),
+        statistics.median(limit_value for _, limit_value, _ in found),
+        statistics.median(value / limit_value for value, limit_value, _ in found),
+        statistics.median(cost.service_ms for _, _, cost in found),
+        statistics.median(cost.database_ms for _, _, cost in found),
     )
 
 
-def _pairs(figure: Callable[[int], float], limit: Callable[[int], float], rounds: int) -> Iterator[tuple[float, float]]:
+def _rounds(
+    figure: Callable[[int], float], limit: Callable[[int], float], rounds: int, operations: int, meter: Meter
+) -> Iterator[tuple[float, float, Cost]]:
     for number in range(rounds + 1):
-        pair = figure(number), limit(number)
+        value, cost = meter.cost(partial(figure, number), operations)
+        limit_value = limit(number)
         if number:
-            yield pair
+            yield value, limit_value, cost
+
+
+def timed(operations: int, act: Callable[[], object]) -> float:
+    """Operations per second."""
+    started = time.perf_counter()
+    act()
+    return operations / (time.perf_counter() - started)

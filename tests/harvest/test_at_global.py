@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -579,6 +580,41 @@ def test_a_turn_ends_in_time_and_the_next_goes_on(peer: FakeInventory, settings:
         assert turns < 50
         exchange.harvest("peer", turn_seconds=0.5)
     assert found.is_complete
+    assert Artifact.objects.count() == 3
+
+
+def test_the_next_page_is_on_its_way_while_one_is_applied(peer: FakeInventory, settings: Settings) -> None:
+    settings.INVENTORY_HARVEST_BATCH = 1
+    for number in range(3):
+        peer.add_artifact(artifact_row(f"cadc:TEST/{number}"))
+    asked, is_ahead = threading.Semaphore(0), []
+
+    def watch(stream: str) -> None:
+        if stream == "artifacts":
+            asked.release()
+        elif stream == "deleted-artifacts":
+            # The page that is applied next, and the one after it.
+            is_ahead.append(asked.acquire(timeout=10) and (len(is_ahead) > 0 or asked.acquire(timeout=10)))
+
+    peer.before = watch
+    assert harvest().is_complete
+    assert is_ahead[:2] == [True, True]
+    assert Artifact.objects.count() == 3
+
+
+def test_a_page_ahead_that_fails_is_asked_for_again(peer: FakeInventory, settings: Settings) -> None:
+    settings.INVENTORY_HARVEST_BATCH = 1
+    for number in range(3):
+        peer.add_artifact(artifact_row(f"cadc:TEST/{number}"))
+    asked: list[str] = []
+
+    def fail_once(stream: str) -> None:
+        if stream == "artifacts":
+            asked.append(stream)
+            peer.status = {"artifacts": 503} if len(asked) == 2 else {}
+
+    peer.before = fail_once
+    assert harvest().is_complete
     assert Artifact.objects.count() == 3
 
 

@@ -1,0 +1,107 @@
+"""What processes cost: processor seconds of services and databases, and their proportional share of memory, from /proc."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_SAMPLE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Processor milliseconds of one operation, in our services and in their databases."""
+
+    service_ms: float
+    database_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    name: str
+    parent: int
+    ticks: int
+
+
+class Meter:
+    """Watches everything that descends from `service`, and the servers of `databases` (pids of postmasters)."""
+
+    def __init__(self, service: int, databases: list[int]) -> None:
+        self._service = service
+        self._databases = databases
+        # The most that a process had at any time, in MiB, by its name.
+        self.peaks: dict[str, float] = {}
+
+    def cost(self, act: Callable[[], float], operations: int) -> tuple[float, Cost]:
+        """What `act` returns, and what each of its operations cost."""
+        before = self._seconds()
+        result = act()
+        after = self._seconds()
+        service, database = (1000 * (late - early) / operations for early, late in zip(before, after, strict=True))
+        return result, Cost(service, database)
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Memory is looked at every other second."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self._sample, args=(stop,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _seconds(self) -> tuple[float, float]:
+        known = _processes()
+        service = sum(known[pid].ticks for pid in _descendants(known, self._service))
+        database = sum(known[pid].ticks for root in self._databases for pid in _descendants(known, root))
+        return service / _TICKS, database / _TICKS
+
+    def _sample(self, stop: threading.Event) -> None:
+        while not stop.wait(_SAMPLE_SECONDS):
+            known = _processes()
+            for pid in _descendants(known, self._service):
+                with suppress(OSError):
+                    name = known[pid].name
+                    self.peaks[name] = max(self.peaks.get(name, 0.0), _share(pid))
+
+
+def _processes() -> dict[int, _Process]:
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            # It may have ended meanwhile; its parent has its time then.
+            with suppress(OSError):
+                found[int(entry.name)] = _parsed((entry / "stat").read_text())
+    return found
+
+
+def _parsed(stat: str) -> _Process:
+    """The name is in parentheses, and may have some; times are its own and those of children that have ended."""
+    head, _, tail = stat.rpartition(")")
+    fields = tail.split()
+    return _Process(head.partition("(")[2], int(fields[1]), sum(map(int, fields[11:15])))
+
+
+def _descendants(known: dict[int, _Process], root: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for pid, process in known.items():
+        children.setdefault(process.parent, []).append(pid)
+    found = [root] if root in known else []
+    for pid in found:
+        found += children.get(pid, [])
+    return found
+
+
+def _share(pid: int) -> float:
+    """MiB, pages that several processes have counted in parts."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    return 0.0

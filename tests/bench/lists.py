@@ -1,0 +1,149 @@
+"""What many rows cost to be shown: the feed, a listing, and the comparison of inventory and store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from harvest.streams import ARTIFACTS
+from tests.bench.load import PROJECT, READ_SIZE, BenchError, HttpSession, Row, timed
+
+if TYPE_CHECKING:
+    from tests.bench.running import Bench
+
+_PAGE = 100_000
+_STORED = "FROM artifact t JOIN storage_location l ON l.artifact_id = t.id"
+_FEED = ", ".join(column.served(as_json=False) for column in ARTIFACTS.columns)
+_FEED_COPY = f"COPY (SELECT {_FEED} {_STORED} ORDER BY t.txid, t.id) TO STDOUT"
+_JSON_COPY = f"COPY (SELECT row_to_json(t) {_STORED} WHERE t.uri >= 'bench:rows/' AND t.uri < 'bench:rows0' ORDER BY t.uri) TO STDOUT"
+_LAST_RUN = (
+    "SELECT objects_seen, extract(epoch FROM finished_at - started_at) FROM validation_run "
+    "WHERE started_by = 'command' ORDER BY started_at DESC LIMIT 1"
+)
+
+
+def many_rows(bench: Bench) -> Iterator[Row]:
+    """Of the rows that `harvest` has left at alpha."""
+    count = bench.count("alpha", f"SELECT count(*) {_STORED}")
+    listed = bench.count("alpha", "SELECT count(*) FROM artifact WHERE uri >= 'bench:rows/' AND uri < 'bench:rows0'")
+    yield bench.measure(
+        f"feed of {count:,} artifacts, TSV",
+        "rows/s",
+        lambda _: timed(count, lambda: _feed(bench, count)),
+        "COPY out of the same columns",
+        lambda _: timed(count, lambda: _copy_out(bench.database("alpha"), _FEED_COPY)),
+        operations=count,
+    )
+    yield bench.measure(
+        f"listing of {listed:,} artifacts, NDJSON",
+        "rows/s",
+        lambda _: timed(listed, lambda: _listing(bench, listed)),
+        "COPY out as JSON",
+        lambda _: timed(listed, lambda: _copy_out(bench.database("alpha"), _JSON_COPY)),
+        operations=listed,
+    )
+
+
+def validation(bench: Bench) -> Iterator[Row]:
+    """Everything that alpha stores, by now: each object with its facts beside its row."""
+    count = bench.count("alpha", f"SELECT count(*) {_STORED}")
+    storage = bench.directory / "alpha" / "storage" / "objects"
+    yield bench.measure(
+        f"file validate of {count:,} objects",
+        "objects/s",
+        lambda _: _validate(bench, count),
+        "sorted listing, ordered query",
+        lambda _: timed(count, lambda: _list_both(storage, bench.database("alpha"), count)),
+        operations=count,
+    )
+
+
+def _feed(bench: Bench, expected: int) -> None:
+    cursor, seen, more = "", 0, True
+    with closing(HttpSession(bench.alpha)) as session:
+        while more:
+            tail = _stream(session, f"/harvest/artifacts?limit={_PAGE}{cursor}", bench.headers)
+            words = tail.rpartition(b"#end\t")[2].decode().split("\t")
+            seen, cursor, more = seen + int(words[0]), f"&cursor={words[1]}", words[3].strip() == "1"
+    if seen != expected:
+        raise BenchError(f"the feed served {seen} of {expected} rows")
+
+
+def _listing(bench: Bench, expected: int) -> None:
+    lines = 0
+
+    def count(block: memoryview) -> None:
+        nonlocal lines
+        lines += bytes(block).count(b"\n")
+
+    with closing(HttpSession(bench.alpha)) as session:
+        _stream(session, "/artifacts?format=ndjson&namespace=bench:rows/", bench.headers, each=count)
+    if lines != expected:
+        raise BenchError(f"the listing has {lines} of {expected} lines")
+
+
+def _stream(
+    session: HttpSession, path: str, headers: dict[str, str], *, each: Callable[[memoryview], None] = lambda _: None
+) -> bytes:
+    """The last bytes of an answer."""
+    buffer, tail = bytearray(READ_SIZE), b""
+    session.connection.request("GET", session.prefix + path, headers=headers)
+    response = session.connection.getresponse()
+    while size := response.readinto(buffer):
+        each(memoryview(buffer)[:size])
+        tail = (tail + bytes(buffer[max(size - 1024, 0) : size]))[-1024:]
+    if response.status != 200:
+        raise BenchError(f"GET {path}: {response.status} {tail!r}")
+    return tail
+
+
+def _copy_out(database_url: str, statement: str) -> None:
+    with psycopg.connect(database_url) as connection, connection.cursor().copy(statement) as copy:
+        for _ in copy:
+            pass
+
+
+def _validate(bench: Bench, expected: int) -> float:
+    """By the run's own clock: starting Python is not part of it."""
+    environment = {
+        **os.environ,
+        "INVENTORY_ROLE": "site",
+        "INVENTORY_NAME": "alpha",
+        "DATABASE_URL": bench.database("alpha"),
+        "INVENTORY_STORAGE_DIR": str(bench.directory / "alpha" / "storage"),
+    }
+    subprocess.run(
+        [sys.executable, "manage.py", "validate_files", "--show", "0"],
+        cwd=PROJECT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    with psycopg.connect(bench.database("alpha")) as connection:
+        row = connection.execute(_LAST_RUN).fetchone()
+    if row is None or row[0] != expected:
+        raise BenchError(f"the validation saw {row} instead of {expected} objects")
+    return expected / float(row[1])
+
+
+def _list_both(objects: Path, database_url: str, expected: int) -> None:
+    """Names in order, size and facts of each; the rows in the same order."""
+    seen = 0
+    for shard in sorted(os.listdir(objects)):  # noqa: PTH208  # what the limit is made of
+        for name in sorted(os.listdir(objects / shard)):  # noqa: PTH208  # the same
+            path = objects / shard / name
+            seen += bool(path.stat().st_size and path.read_bytes()) if name.endswith(".json") else not path.stat()
+    if seen != expected:
+        raise BenchError(f"the store has {seen} of {expected} objects")
+    _copy_out(
+        database_url,
+        f"COPY (SELECT l.storage_id, t.id, t.uri, t.content_checksum, t.content_length {_STORED} "
+        "ORDER BY l.storage_bucket, l.storage_id) TO STDOUT",
+    )
