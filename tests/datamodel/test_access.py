@@ -181,6 +181,7 @@ def test_that_a_token_was_used_is_no_change_of_rights(secret: str) -> None:
 
 
 def test_who_waits_for_a_change_of_rights_is_woken_by_it_and_by_no_other_news(secret: str) -> None:
+    settle_rights()
     seen = notify.news.access()[0]
     in_another_process("NOTIFY inventory_news")
     assert not notify.news.wait_access(seen, 0.2)
