@@ -587,7 +587,8 @@ def test_the_next_page_is_on_its_way_while_one_is_applied(peer: FakeInventory, s
     settings.INVENTORY_HARVEST_BATCH = 1
     for number in range(3):
         peer.add_artifact(artifact_row(f"cadc:TEST/{number}"))
-    asked, is_ahead = threading.Semaphore(0), []
+    asked = threading.Semaphore(0)
+    is_ahead: list[bool] = []
 
     def watch(stream: str) -> None:
         if stream == "artifacts":
