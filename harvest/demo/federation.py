@@ -145,6 +145,7 @@ def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> dic
         "celery": [*celery, *quick],
         "listen": ["manage.py", "listen"],
     }
+    modules = [f"{package}.{module}" for module in ("wsgi", "urls", "celery")]
     if inventory.role == "site":
         programs["dramatiq"] = ["-m", "dramatiq", "site_service.broker", "--processes", "1", "--threads", "8"]
     announces = {"celery": "ready.", "dramatiq": "ready for action"}
@@ -156,6 +157,7 @@ def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> dic
                 environment=variables,
                 directory=PROJECT,
                 log=logs / f"{inventory.name}-{kind}.log",
+                modules=modules,
             ),
             port=inventory.port if kind == "web" else None,
             announces=announces.get(kind, ""),
@@ -185,7 +187,7 @@ class Federation:
 
         Raises DemoError, EmbeddedError or OSError, also when `stopping` is set meanwhile; call `stop` then too.
         """
-        self._supervisor.prepare()
+        self._supervisor.prepare(self._services(inventory)["web"] for inventory in self.inventories)
         self._supervisor.end_left_behind(_GRACE_SECONDS)
         for inventory in self.inventories:
             if not port_is_free(inventory.port):
@@ -196,18 +198,13 @@ class Federation:
     def launch(self, inventories: Sequence[Inventory], stopping: threading.Event) -> None:
         """Start the processes of these inventories, without waiting until they are ready. Raises as `start`.
 
-        First everybody's web service; while the workers start, who runs is paired; then who listens: a listener that finds
-        nobody, or nobody who knows us, pauses before it asks again.
+        Who runs is paired while workers and listeners start.
         """
         with ThreadPoolExecutor(len(inventories)) as executor:
-            for step in (self._prepare, self._start_workers):
-                for outcome in [executor.submit(step, inventory, stopping) for inventory in inventories]:
-                    outcome.result()
+            for outcome in [executor.submit(self._start, inventory, stopping) for inventory in inventories]:
+                outcome.result()
         self._running |= {inventory.name for inventory in inventories}
         self._pair(inventories, stopping)
-        for inventory in inventories:
-            if not stopping.is_set():
-                self._supervisor.start(self._services(inventory)["listen"])
 
     def _pair(self, inventories: Sequence[Inventory], stopping: threading.Event) -> None:
         """Whoever is new with everybody who runs: globals invite, sites accept."""
@@ -226,17 +223,14 @@ class Federation:
     def _side(self, inventory: Inventory) -> Side:
         return Side(inventory.name, inventory.role, inventory.url, self.secrets.token)
 
-    def _prepare(self, inventory: Inventory, stopping: threading.Event) -> None:
+    def _start(self, inventory: Inventory, stopping: threading.Event) -> None:
         inventory.directory.mkdir(exist_ok=True)
         self._servers.start(inventory.servers)
+        kept = self._services(inventory)
         if not stopping.is_set():
-            self._supervisor.run(self._services(inventory)["provision"])
-        if not stopping.is_set():
-            self._supervisor.start(self._services(inventory)["web"])
-
-    def _start_workers(self, inventory: Inventory, stopping: threading.Event) -> None:
-        for kind, service in self._services(inventory).items():
-            if kind not in {"provision", "web", "listen"} and not stopping.is_set():
+            self._supervisor.run(kept.pop("provision"))
+        for service in kept.values():
+            if not stopping.is_set():
                 self._supervisor.start(service)
 
     def _services(self, inventory: Inventory) -> dict[str, Service]:
