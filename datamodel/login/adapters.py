@@ -17,6 +17,8 @@ from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import reverse
 
+from datamodel.audit.pending import note_refusal
+from datamodel.audit.rules import Action
 from datamodel.login.operations import update_user
 from datamodel.login.outgoing import provider_session
 from datamodel.login.provider import PROVIDER, provider_id
@@ -28,7 +30,8 @@ _FAILED = "Signing in did not succeed: try again, or ask an operator, who finds 
 
 
 def turn_away(request: HttpRequest, reason: str, *, told: str = _FAILED) -> HttpResponseRedirect:
-    """Back to the page for signing in, with a message; the reason is for the log."""
+    """Back to the page for signing in, with a message; the reason is for the log, and for the audit, which gathers them."""
+    note_refusal(Action.LOGIN, reason, reason="single_sign_on")
     logger.warning("END event=login", extra={"facts": {"result": "failed", "reason": reason[:300]}})
     messages.error(request, told)
     return HttpResponseRedirect(reverse("admin:login"))

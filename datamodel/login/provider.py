@@ -66,6 +66,15 @@ class LoginAdapter(OpenIDConnectOAuth2Adapter):
         origin = "/".join(settings.INVENTORY_PUBLIC_URL.split("/")[:3])
         return f"{origin}{reverse(CALLBACK_NAME)}"
 
+    def get_access_token_data(
+        self, request: HttpRequest, app: SocialApp, client: Any, pkce_code_verifier: str | None = None
+    ) -> Any:
+        """What the provider answers, whole or not, has secrets in it: it is in no error."""
+        try:
+            return super().get_access_token_data(request, app, client, pkce_code_verifier)
+        except OAuth2Error:
+            raise OAuth2Error("the provider gave no access token") from None
+
     def parse_token(self, data: Mapping[str, Any]) -> SocialToken:
         """Used once, for `userinfo`, and never kept: until when it is good does not matter."""
         return SocialToken(token=str(data["access_token"]))

@@ -21,6 +21,8 @@ from django.test import Client
 from pytest_django import Settings
 
 from datamodel import access, issuers
+from datamodel.audit.models import AuditEntry
+from datamodel.audit.pending import pending
 from datamodel.grants import Role
 from datamodel.login import provider
 from datamodel.login.rules import merged, person_of
@@ -111,6 +113,10 @@ def test_who_is_in_no_admitted_group_any_more_loses_all_sessions(issuer: FakeIss
     other = Client()
     assert sign_in(other)["Location"] == LOGIN
     assert "none of the groups that may sign in" in said(other)
+    pending.write(everything=True)
+    refused = AuditEntry.objects.get(outcome="refused")
+    assert (refused.action, refused.reason, refused.address) == ("login", "single_sign_on", "127.0.0.1")
+    assert "sso-s-1" in refused.subject
     assert not is_in(other)
     assert not is_in(client)
     assert not User.objects.get().groups.exists()
@@ -271,6 +277,17 @@ def test_a_provider_that_answers_nonsense_signs_nobody_in(issuer: FakeIssuer, cl
     issuer.answers["/token"] = answer
     assert sign_in(client)["Location"] == LOGIN
     assert not is_in(client)
+
+
+def test_what_a_provider_answers_is_not_in_the_log(
+    issuer: FakeIssuer, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    issuer.answers["/token"] = {"id_token": issuer.token(), "refresh_token": "opaque-secret"}
+    sign_in(client)
+    reasons = [str(record.__dict__["facts"]) for record in caplog.records if record.levelname == "WARNING"]
+    assert len(reasons) == 1
+    assert "opaque-secret" not in reasons[0]
+    assert issuer.token()[:20] not in reasons[0]
 
 
 def test_who_declines_comes_back(issuer: FakeIssuer, client: Client) -> None:
