@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from harvest.demo import pairs
 from harvest.demo.forkserver import Program
 from harvest.demo.groups import Group
 from harvest.demo.pairs import Side
-from harvest.demo.records import DemoError, Secrets
+from harvest.demo.records import DemoError, Secrets, replace_file
 from harvest.demo.servers import Servers
 from harvest.demo.supervisor import Report, Service, Supervisor, port_is_free
 
@@ -69,6 +70,11 @@ class Inventory:
         """The directory of its PostgreSQL and Redis."""
         return self.directory / "servers"
 
+    @property
+    def variables(self) -> Path:
+        """The file from which a shell takes its environment, to run `manage.py` for it."""
+        return self.directory / "environment"
+
     def remote(self) -> dict[str, str]:
         """How its peers are told of it, whom they are then paired with."""
         return {"name": self.name, "role": self.role, "url": self.url}
@@ -86,6 +92,11 @@ def usual_inventories(directory: Path, port: int) -> list[Inventory]:
 def environment(inventory: Inventory, remotes: Iterable[Inventory], known: Secrets) -> dict[str, str]:
     """Everything that the processes of an inventory are told; nothing of our own configuration reaches them."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
+    return inherited | own_variables(inventory, remotes, known)
+
+
+def own_variables(inventory: Inventory, remotes: Iterable[Inventory], known: Secrets) -> dict[str, str]:
+    """What makes an environment that of this inventory."""
     policy = [{"namespace": namespace, "wanted": True, "priority": 0} for namespace in inventory.policy]
     settings = {
         "INVENTORY_ROLE": inventory.role,
@@ -116,7 +127,7 @@ def environment(inventory: Inventory, remotes: Iterable[Inventory], known: Secre
             "INVENTORY_SYNC_POLICY": json.dumps(policy),
             "INVENTORY_SYNC_LEASE_SECONDS": "15",
         }
-    return inherited | embedded.location(inventory.servers).environment | settings
+    return embedded.location(inventory.servers).environment | settings
 
 
 def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> dict[str, Service]:
@@ -225,6 +236,9 @@ class Federation:
 
     def _start(self, inventory: Inventory, stopping: threading.Event) -> None:
         inventory.directory.mkdir(exist_ok=True)
+        own = own_variables(inventory, neighbours(inventory, self.inventories), self.secrets)
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(own.items())]
+        replace_file(inventory.variables, "".join(lines))
         self._servers.start(inventory.servers)
         kept = self._services(inventory)
         if not stopping.is_set():
