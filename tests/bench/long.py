@@ -31,6 +31,7 @@ DIFFERENT = 100
 ROUNDS = 3
 _BLOCK = 5000
 _COLUMNS = "id, uri, uri_bucket, content_checksum, content_last_modified, content_length, last_modified, meta_checksum, meta_modified_at, txid"
+_TABLES = ["artifact", "storage_location", "site_location"]
 _INDEX_SCAN = (
     "SELECT count(*), sum(word) FROM (SELECT digest_word(meta_checksum) AS word FROM artifact ORDER BY id OFFSET 0) a"
 )
@@ -75,16 +76,12 @@ def load(world: World, count: int) -> None:
         while block := "".join(islice(lines, _BLOCK)):
             here.write(block)
             there.write(block)
+    stored = """INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at)
+        SELECT id, id::text, left(id::text, 3), inventory_now() FROM artifact"""
+    known = f"INSERT INTO site_location (artifact_id, site_id) SELECT id, '{site_id}' FROM artifact"
+    ends = ("SET session_replication_role = origin", "VACUUM ANALYZE")
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(_execute_all, (site, hub), kept))
-    site.execute(
-        """INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at)
-           SELECT id, id::text, left(id::text, 3), inventory_now() FROM artifact"""
-    )
-    hub.execute("INSERT INTO site_location (artifact_id, site_id) SELECT id, %s FROM artifact", [site_id])
-    for connection in (site, hub):
-        connection.execute("SET session_replication_role = origin")
-        connection.execute("VACUUM ANALYZE")
+        list(pool.map(_execute_all, (site, hub), ([stored, *kept[0], *ends], [known, *kept[1], *ends])))
 
 
 def _drop_indexes(connection: Connection[tuple[object, ...]]) -> list[str]:
@@ -94,13 +91,15 @@ def _drop_indexes(connection: Connection[tuple[object, ...]]) -> list[str]:
     """
     constraints = connection.execute(
         """SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid) FROM pg_constraint
-           WHERE contype IN ('p', 'u', 'f') AND (conrelid = 'artifact'::regclass OR confrelid = 'artifact'::regclass)
-           ORDER BY contype = 'f' DESC"""
+           WHERE contype IN ('p', 'u', 'f') AND (conrelid::regclass::text = ANY(%(tables)s) OR confrelid::regclass::text = ANY(%(tables)s))
+           ORDER BY contype = 'f' DESC""",
+        {"tables": _TABLES},
     ).fetchall()
     for table, name, _ in constraints:
         connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
     indexes = connection.execute(
-        "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = 'artifact'::regclass"
+        "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid::regclass::text = ANY(%s)",
+        [_TABLES],
     ).fetchall()
     for name, _ in indexes:
         connection.execute(f"DROP INDEX {name}")
