@@ -83,6 +83,15 @@ def cancel_run(*, run_id: uuid.UUID) -> RetireRun:
     return run
 
 
+def end_all() -> int:
+    """Cancel every run that is not over; returns how many. A repeat finds those that are left.
+
+    For a restored database: what it says to be granted may have been given back since, so that others dropped theirs.
+    """
+    running = RetireRun.objects.filter(state=RetireRun.State.RUNNING).order_by("started_at")
+    return len([cancel_run(run_id=run_id) for run_id in list(running.values_list("id", flat=True))])
+
+
 def advance(*, seconds: float) -> bool:
     """Go on with all runs for about so long; whether anything is left that can be done now. Repeatable at any time.
 

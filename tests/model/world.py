@@ -212,6 +212,10 @@ class World:
             found.setdefault(artifact_id, set()).add(site)
         return found
 
+    def going(self) -> list[tuple[Any, ...]]:
+        """Copies that the global takes for going."""
+        return self.nodes[GLOBAL].query("SELECT artifact_id::text FROM site_location WHERE releasing_at IS NOT NULL")
+
     def file(self, name: str, storage_id: str) -> Path:
         return self.nodes[name].directory / "storage" / "objects" / storage_id[:3] / storage_id
 
@@ -225,6 +229,7 @@ class World:
             node.run(f"UPDATE {table} SET lease_holder = NULL, lease_until = NULL WHERE lease_until IS NOT NULL")
         if name in SITES:
             node.run("UPDATE sync_attempt SET next_try_at = '2000-01-01Z'")
+            node.run("UPDATE copy_release SET next_try_at = '2000-01-01Z' WHERE state IN ('asked', 'returning')")
 
     def clock(self, name: str, ahead: float) -> None:
         """The one clock of an inventory is so many seconds ahead of everybody else's."""
@@ -264,6 +269,7 @@ class World:
         self.await_quiet_databases()
         self.nodes[name].run(_RESTORE.format(schema=f"backup_{label}"))
         self.restored.add(name)
+        self._count("restore")
 
     def reset(self) -> None:
         """As it was in the beginning."""
