@@ -278,6 +278,7 @@ class FederationMachine(RuleBasedStateMachine):
         before, wanted = self._stored(site), tuple(self.wanted[site])
         answer = self.world.do(site, "retire", crash, namespace=namespace)
         gone = before - self._stored(site)
+        self.world.count("copy retired", len(gone))
         assert all(uri.startswith(namespace) for uri in gone), (site, namespace, gone)
         assert not any(uri.startswith(wanted) for uri in gone), (site, gone, "is wanted")
         assert isinstance(answer, Crashed) or answer["dropped"] >= len(gone), (answer, gone)
@@ -384,9 +385,12 @@ class FederationMachine(RuleBasedStateMachine):
         self.backups[name] = set(self.wanted.get(name, ()))
 
     @precondition(lambda self: self.backups)
-    @rule(name=_everybody)
-    def restore(self, name: str) -> None:
-        """An old backup comes back, in the order that loses nothing; what everybody knew before, everybody knows after."""
+    @rule(name=_everybody, crash=_crashes)
+    def restore(self, name: str, crash: int | None) -> None:
+        """An old backup comes back, in the order that loses nothing; what everybody knew before, everybody knows after.
+
+        Each step may be killed; then it is done again.
+        """
         self._step()
         if name not in self.backups:
             return
@@ -396,7 +400,7 @@ class FederationMachine(RuleBasedStateMachine):
         self.world.serve([name])
         peers = list(SITES) if name == GLOBAL else [GLOBAL]
         self.world.wait(name)
-        self.world.do(name, "regain")
+        self._surely(name, "regain", crash)
         if name in SITES:
             self.wanted[name] = set(self.backups[name])
             self.has_strays.add(name)
@@ -404,11 +408,16 @@ class FederationMachine(RuleBasedStateMachine):
             self.forgetful.add(name)
             # Damage that was found and mended since is as unknown as before: scrub finds it again.
             self.rotten |= self.once_rotten
-            self.world.do(name, "recover")
-            self.world.do(name, "compare_store")
+            self._surely(name, "recover", crash)
+            self._surely(name, "compare_store", crash)
         for peer in peers:
             self.world.do(peer, "reconcile", remote=name, mode="all")
         self.check()
+
+    def _surely(self, name: str, act: str, crash: int | None) -> None:
+        if isinstance(self.world.do(name, act, crash), Crashed):
+            self.world.wait(name)
+            self.world.do(name, act)
 
     @precondition(lambda self: not self.is_settled)
     @rule()

@@ -142,25 +142,26 @@ class World:
     # --- acts
 
     def do(self, name: str, act: str, crash: int | None = None, **arguments: Any) -> Any:
-        self._count(act)
+        self.acts += 1
+        self.count(act)
         result = self.nodes[name].do(act, crash, **arguments)
         if isinstance(result, Crashed):
-            self._count("crash")
+            self.count("crash")
             self.await_quiet_databases()
         return result
 
     def do_all(self, act: str, arguments: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """At the same time."""
         for name, those in arguments.items():
-            self._count(act)
+            self.acts += 1
+            self.count(act)
             self.nodes[name].send(act, **those)
         # All of them, or the next one to ask would hear the answers to this.
         answers = {name: self.nodes[name].hear() for name in arguments}
         return {name: self.nodes[name].judged(said) for name, said in answers.items()}
 
-    def _count(self, act: str) -> None:
-        self.acts += 1
-        self.counted[act] = self.counted.get(act, 0) + 1
+    def count(self, what: str, times: int = 1) -> None:
+        self.counted[what] = self.counted.get(what, 0) + times
 
     def serve(self, names: Iterable[str] = ALL) -> None:
         """New web servers; returns when they answer."""
@@ -269,7 +270,7 @@ class World:
         self.await_quiet_databases()
         self.nodes[name].run(_RESTORE.format(schema=f"backup_{label}"))
         self.restored.add(name)
-        self._count("restore")
+        self.count("restore")
 
     def reset(self) -> None:
         """As it was in the beginning."""
