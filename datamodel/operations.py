@@ -323,7 +323,8 @@ def _undelete(retired: RetiredRow, *, replaces: bool) -> Recorded:
         rows.insert_location(existing.id, existing.uri, retired.located)
         record(Action.UNDELETE, uri.value, details=_told(existing, meaning, None))
         return Recorded(existing, meaning, txid)
-    row = _new_artifact(uri, _content_of(retired), max(now, retired.died_at + rules.MILLISECOND), existing, None)
+    ended_at = max(retired.died_at, retired.ended_at)
+    row = _new_artifact(uri, _content_of(retired), max(now, ended_at + rules.MILLISECOND), existing, None)
     if existing is not None:
         rows.insert_tombstone(existing.id, existing.uri, deleted_at=row.content_last_modified)
         rows.retire_artifacts([existing.id], died_at=now)

@@ -33,17 +33,17 @@ _DUE_SQL = """
         ORDER BY died_at, id LIMIT %(looked_at)s
     ) r ORDER BY r.died_at, r.id
 """
+# What ended last by the clock that all inventories share: this one may have heard of several ends at once.
+_ENDED_LAST = "coalesce(r.ended_at, r.died_at) DESC, r.born_at DESC, r.id"
 _UNDELETABLE_SQL = f"""
     SELECT DISTINCT ON (r.uri) {RETIRED_COLUMNS} FROM retired_artifact r
     WHERE r.uri >= %(start)s AND r.uri < %(end)s AND r.uri > %(after)s AND r.state = 'retained'
-        AND (%(as_of)s::timestamptz IS NULL OR (r.born_at <= %(as_of)s AND r.died_at > %(as_of)s))
-    ORDER BY r.uri, r.died_at DESC, r.id LIMIT %(limit)s
+    ORDER BY r.uri, {_ENDED_LAST} LIMIT %(limit)s
 """
 _LATEST_SQL = f"""
     SELECT {RETIRED_COLUMNS} FROM retired_artifact r WHERE r.uri = %(uri)s AND r.state = 'retained'
-        AND (%(as_of)s::timestamptz IS NULL OR (r.born_at <= %(as_of)s AND r.died_at > %(as_of)s))
         AND (%(checksum)s::text IS NULL OR (r.content_checksum, r.content_length) = (%(checksum)s, %(length)s))
-    ORDER BY r.died_at DESC, r.id LIMIT 1
+    ORDER BY {_ENDED_LAST} LIMIT 1
 """
 
 
@@ -101,24 +101,21 @@ def due_retired() -> list[uuid.UUID]:
     return (due + list(stuck.values_list("id", flat=True)[:BATCH]))[:BATCH]
 
 
-def undeletable(namespace: Namespace, *, as_of: datetime | None, after: str, limit: int) -> list[RetiredRow]:
-    """What can live again under a namespace, by uri: of each uri what lived at `as_of`, or else what ended last."""
+def undeletable(namespace: Namespace, *, after: str, limit: int) -> list[RetiredRow]:
+    """What can live again under a namespace, by uri: of each uri what ended last."""
     prefix = namespace.value
     with connection.cursor() as cursor:
         cursor.execute(
-            _UNDELETABLE_SQL,
-            {"start": prefix, "end": prefix_upper_bound(prefix), "as_of": as_of, "after": after, "limit": limit},
+            _UNDELETABLE_SQL, {"start": prefix, "end": prefix_upper_bound(prefix), "after": after, "limit": limit}
         )
         return [retired_from(row) for row in cursor.fetchall()]
 
 
-def latest_retained(
-    uri: ArtifactUri, *, as_of: datetime | None, content: tuple[str, int] | None = None
-) -> RetiredRow | None:
-    """What can live again of one uri: what lived at `as_of`, or else what ended last; `content` is its checksum and length."""
+def latest_retained(uri: ArtifactUri, *, content: tuple[str, int] | None = None) -> RetiredRow | None:
+    """What can live again of one uri: what ended last, of this content (its checksum and length) if one is named."""
     checksum, length = content or (None, None)
     with connection.cursor() as cursor:
-        cursor.execute(_LATEST_SQL, {"uri": uri.value, "as_of": as_of, "checksum": checksum, "length": length})
+        cursor.execute(_LATEST_SQL, {"uri": uri.value, "checksum": checksum, "length": length})
         row = cursor.fetchone()
     return retired_from(row) if row is not None else None
 

@@ -42,8 +42,8 @@ def lose(peer: FakeInventory, prefix: str) -> None:
     peer.add_tombstone(put("deleted"))
     old = put("replaced")
     new = artifact_row(old.uri, b"new", content_last_modified=old.content_last_modified + timedelta(seconds=9))
-    peer.add_tombstone(old)
-    peer.add_artifact(new, holder=own, same_transaction=True)
+    peer.add_artifact(new, holder=own)
+    peer.add_tombstone(old, same_transaction=True)
 
 
 def state(prefix: str) -> list[tuple[Any, ...]]:
