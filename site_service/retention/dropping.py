@@ -15,6 +15,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
+from datamodel import brake
 from datamodel.attachment import drop_locations
 from datamodel.audit.recording import record_removals
 from datamodel.audit.rules import Action
@@ -29,6 +30,7 @@ from site_service.retention import releases
 from site_service.retention.releases import Wanted
 from site_service.retention.rules import (
     OPEN_RELEASES,
+    SOURCE,
     Answer,
     Decision,
     ReleaseState,
@@ -109,7 +111,7 @@ def drop_granted() -> int:
 
     Commits together, under the locks of the artifacts: the end of the location with its DeletedStorageLocationEvent, the bytes as
     obsolete (they go after the longest GET), the release as dropped. A copy that was stored anew since is another one: it stays.
-    None while the inventory is restored.
+    None while the inventory is restored. Raises `DeletionBrakeError` when it would be too many for a day.
     """
     return 0 if is_restoring() else serialized(_drop_granted)
 
@@ -210,7 +212,7 @@ _OUTCOME_SQL = """
 _GRANTED_SQL = "SELECT id, artifact_id FROM copy_release WHERE state = 'granted' ORDER BY artifact_id LIMIT %s"
 _LOCK_SQL = "SELECT 1 FROM artifact WHERE id = ANY(%s) ORDER BY id FOR UPDATE"
 _DROPPABLE_SQL = """
-    SELECT id, artifact_id, location_id IS NOT NULL FROM copy_release
+    SELECT id, artifact_id, location_id IS NOT NULL, uri FROM copy_release
     WHERE id = ANY(%s) AND state = 'granted' ORDER BY id FOR UPDATE
 """
 
@@ -297,10 +299,11 @@ def _drop_granted() -> int:
         # A statement of its own: it sees what was committed while the locks were waited for.
         cursor.execute(_DROPPABLE_SQL, [[release_id for release_id, _ in found]])
         granted = cursor.fetchall()
-    dropped = drop_locations([artifact_id for _, artifact_id, is_here in granted if is_here])
+    brake.count_removals(source=SOURCE, uris=[uri for _, _, is_here, uri in granted if is_here])
+    dropped = drop_locations([artifact_id for _, artifact_id, is_here, _ in granted if is_here])
     record_removals(Action.RETIRE, "copies that all globals let go", sorted(map(str, dropped)))
-    move([release_id for release_id, _, is_here in granted if is_here], ReleaseState.DROPPED)
-    move([release_id for release_id, _, is_here in granted if not is_here], ReleaseState.GONE)
+    move([release_id for release_id, _, is_here, _ in granted if is_here], ReleaseState.DROPPED)
+    move([release_id for release_id, _, is_here, _ in granted if not is_here], ReleaseState.GONE)
     return len(found)
 
 

@@ -9,13 +9,13 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Count, Exists, OuterRef, Subquery
 
-from datamodel.models import HarvestConflict, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
+from datamodel.models import DeletionBrake, HarvestConflict, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
 from datamodel.queries import RETIRED_COLUMNS, RetiredRow, retired_from
 from datamodel.rows import database_now
 from datamodel.snapshots.queries import FREE_SQL
 from datamodel.uris import ArtifactUri, Namespace, prefix_upper_bound
 from site_service.retention.models import CopyRelease, CopyReleaseOutcome, RetentionRule, RetireRun
-from site_service.retention.rules import OPEN_RELEASES, ReleaseState, Retention
+from site_service.retention.rules import OPEN_RELEASES, SOURCE, ReleaseState, Retention
 
 BATCH = 1000
 # A removal that was begun and not finished for so long has lost its worker.
@@ -169,6 +169,12 @@ def waiting_reasons(run_id: uuid.UUID) -> list[tuple[str, str, int]]:
     """Why copies of a run still wait: (state, detail of the last try, how many); few rows, a run has a slice open at most."""
     rows = CopyRelease.objects.filter(run_id=run_id, state__in=OPEN_RELEASES).order_by("state", "detail")
     return list(rows.values_list("state", "detail").annotate(Count("id")))
+
+
+def stopped_by_brake() -> list[str]:
+    """Why runs wait for an operator."""
+    stopped = DeletionBrake.objects.filter(source=SOURCE, engaged_at__isnull=False).order_by("namespace")
+    return list(stopped.values_list("reason", flat=True))
 
 
 def open_releases() -> dict[str, int]:
