@@ -280,12 +280,14 @@ def _clear(artifact_id: uuid.UUID, expected: Located) -> bool:
     with connection.cursor() as cursor:
         # A statement of its own: it sees what was committed while the lock was waited for.
         cursor.execute(
-            "DELETE FROM storage_location WHERE artifact_id = %s AND storage_id = %s AND storage_bucket = %s",
+            "DELETE FROM storage_location WHERE artifact_id = %s AND storage_id = %s AND storage_bucket = %s RETURNING stored_at",
             [artifact_id, expected.storage_id, expected.storage_bucket],
         )
-        if not cursor.rowcount:
-            return False
-    rows.exchange_event("storage_location_event", "deleted_storage_location_event", artifact_id, known.artifact.uri)
+        ended = cursor.fetchone()
+    if ended is None:
+        return False
+    tables = "storage_location_event", "deleted_storage_location_event"
+    rows.exchange_event(*tables, artifact_id, known.artifact.uri, after=ended[0])
     return True
 
 

@@ -287,6 +287,18 @@ class FederationMachine(RuleBasedStateMachine):
         # Whoever vouches for the other copy does not know that a bit of it has flipped since it was read.
         self.hopeless |= self.rotten & told
 
+    @precondition(lambda self: self.has_content)
+    @rule(site=_sites, namespace=st.sampled_from(NAMESPACES), crash=_crashes)
+    def retire_what_another_wants(self, site: str, namespace: str, crash: int | None) -> None:
+        """When the other site has everything, all of it may go."""
+        (other,) = set(SITES) - {site}
+        self.policy(other, namespace, wanted=True)
+        self.policy(site, namespace, wanted=False)
+        self.check()
+        self.retire(site, namespace, crash)
+        left = {uri for uri in self._stored(site) if uri.startswith(namespace)}
+        assert crash is not None or left <= self.hopeless, (site, namespace, left)
+
     def _stored(self, site: str) -> set[str]:
         return {uri for uri, held in self.world.artifacts(site).items() if held.storage_id is not None}
 

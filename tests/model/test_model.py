@@ -82,8 +82,8 @@ def test_each_kind_of_step_leaves_what_the_dictionary_says(world: World) -> None
     machine.purge("beta", None)
     machine.policy("beta", A, wanted=False)
     machine.sync("alpha", 15)
-    machine.settle()
-    machine.retire("beta", A, None)
+    machine.put("beta", f"{A}x", "ddd", None)
+    machine.retire_what_another_wants("beta", A, None)
     assert world.counted["copy retired"]
     for name in ALL:
         machine.restore(name, 40)
