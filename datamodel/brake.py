@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 
 from django.conf import settings
@@ -38,7 +39,7 @@ def count_removals(*, source: str, uris: Iterable[str]) -> None:
     """Call it in the transaction that removes the artifacts (or copies) of these uris on behalf of a source, before it does.
 
     Each uri counts under the longest namespace that has a BrakeRule, the others under the settings. Raises
-    `DeletionBrakeError`, which must undo the transaction; its catcher calls `engage` in another. A source that was stopped
+    `DeletionBrakeError`, which must undo the transaction; around that is `engaging`. A source that was stopped
     stays stopped, the next day too, until `release`.
     """
     rules = _rules()
@@ -72,6 +73,16 @@ def engage(stopped: DeletionBrakeError) -> None:
         if waiting.update(engaged_at=Now(), reason=stopped.detail[:500]):
             record(Action.BRAKE_ENGAGED, str(brake), outcome=Outcome.REFUSED, reason=stopped.detail)
         raise_alarm(kind=AlarmKind.DELETION_BRAKE, subject=str(brake), text=stopped.detail)
+
+
+@contextmanager
+def engaging() -> Iterator[None]:
+    """Whoever is stopped in this block is recorded as stopped, and an alarm; put it around the transaction that is undone."""
+    try:
+        yield
+    except DeletionBrakeError as stopped:
+        engage(stopped)
+        raise
 
 
 def release(*, brakes: QuerySet[DeletionBrake], period: timedelta = RELEASE) -> int:

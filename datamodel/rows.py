@@ -149,6 +149,7 @@ def exchange_event(
 
     It is later than the other, and than `after`, wherever the clock has jumped: a global tells by it of which copy the news are.
     """
+    values: dict[str, uuid.UUID | str | datetime | None]
     values = {"id": artifact_id, "uri": uri, "checksum": rules.event_meta_checksum(artifact_id, uri), "after": after}
     with connection.cursor() as cursor:
         cursor.execute(

@@ -63,11 +63,8 @@ def preview(namespace: Namespace) -> RetirePreview:
 
 def refuse_braked(namespace: Namespace) -> None:
     """Raises `DeletionBrakeError`, having engaged the brake, if more would go than passes unasked in a day."""
-    try:
+    with brake.engaging():
         _foresee(_counted(namespace))
-    except DeletionBrakeError as stopped:
-        brake.engage(stopped)
-        raise
 
 
 def begin_run(*, namespace: Namespace, reason: str, started_by: str) -> RetireRun:
