@@ -59,9 +59,12 @@ def rotate_keys(*, now: datetime, period: timedelta, overlap: timedelta, is_forc
 
 
 def rotate_key_pairs(*, now: datetime, overlap: timedelta) -> str:
-    """A new pair that signs after `overlap`; the older ones verify until twice that; long expired ones are forgotten."""
+    """A new pair that signs after `overlap`; the older ones are trusted until twice that.
+
+    Of expired ones the private half is forgotten; the public half stays, because receipts and other evidence are verified with it.
+    """
     with transaction.atomic():
-        PreauthKeyPair.objects.filter(expires_at__lt=now).delete()
+        PreauthKeyPair.objects.filter(expires_at__lt=now).update(private_key=b"")
         PreauthKeyPair.objects.filter(expires_at__isnull=True).update(expires_at=now + 2 * overlap)
         return create_key_pair(now=now, active_from=now + overlap)
 
@@ -84,6 +87,11 @@ def published_keys(*, now: datetime) -> dict[str, bytes]:
     """Key id → raw public key of every pair whose signatures are still good, also of one that is not yet active."""
     pairs = PreauthKeyPair.objects.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=now))
     return {pair.name: bytes(pair.public_key) for pair in pairs}
+
+
+def historical_keys() -> dict[str, bytes]:
+    """Key id → raw public key of every pair that this inventory ever had: for evidence, never for trust."""
+    return {name: bytes(raw) for name, raw in PreauthKeyPair.objects.values_list("name", "public_key")}
 
 
 def replace_trusted_keys(*, remote: RemoteInventory, keys: dict[str, bytes], now: datetime) -> None:

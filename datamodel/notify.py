@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -122,11 +123,18 @@ class NewsListener:
 
     def wait(self, seen: int, seconds: float) -> bool:
         """Whether a doorbell has rung since `seen` was counted, waiting up to `seconds` for it, less when closing."""
+        return self._wait(lambda: self._count != seen, seconds)
+
+    def wait_access(self, seen: int, seconds: float) -> bool:
+        """As `wait`, for a change of rights since `access` gave this number."""
+        return self._wait(lambda: self._access_count != seen, seconds)
+
+    def _wait(self, has_rung: Callable[[], bool], seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         with self._condition:
-            while self._count == seen and not self.is_closing and (left := deadline - time.monotonic()) > 0:
+            while not has_rung() and not self.is_closing and (left := deadline - time.monotonic()) > 0:
                 self._condition.wait(min(left, _CLOSING_SECONDS))
-            return self._count != seen
+            return has_rung()
 
     def _start(self) -> None:
         if self._thread is not None and self._thread.is_alive():
@@ -146,6 +154,7 @@ class NewsListener:
     def _ring_access(self) -> None:
         with self._condition:
             self._access_count += 1
+            self._condition.notify_all()
 
     def _run(self, ready: threading.Event) -> None:
         outage = _Outage("listen")

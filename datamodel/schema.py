@@ -26,6 +26,12 @@ _DETAIL = {
     "schema": {"type": "string", "examples": ["min"]},
     "description": "min: only the status and the header X-Inventory-State.",
 }
+_KEYS = {
+    "name": "keys",
+    "in": "query",
+    "schema": {"type": "string", "enum": ["good", "all"], "default": "good"},
+    "description": "all: also those that have expired, to verify what was signed long ago.",
+}
 _STATE = {
     "schema": {"type": "string", "enum": ["ReadWrite", "ReadOnly", "Offline"]},
     "description": "What this service does now.",
@@ -70,6 +76,7 @@ PATHS: dict[str, dict[str, Any]] = {
         "pubkey",
         "The public keys of signed URLs, statements and receipts, as a JWK set",
         {"application/jwk-set+json": {"schema": {"$ref": "#/components/schemas/KeySet"}}},
+        parameters=[_KEYS],
     ),
     "/metrics": _get("metrics", "Metrics for Prometheus", {"text/plain": _TEXT}, is_open=False),
     "/permissions/explain": _get(

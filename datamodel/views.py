@@ -120,13 +120,16 @@ def availability(request: HttpRequest) -> HttpResponse:
 def pubkey(request: HttpRequest) -> HttpResponse:
     """The JWK set (RFC 7517, 8037) of keys whose signatures are good: also one that will sign only after the overlap.
 
-    A header says the same for paired inventories, signed by those that sign now (`key_statements.py`).
+    A header says the same for paired inventories, signed by those that sign now (`key_statements.py`). `keys=all` adds those that
+    have expired, for whoever verifies a receipt of long ago; no header speaks for them.
     """
-    del request
-    published = keys.published_keys(now=datetime.now(UTC))
+    wanted = request.GET.get("keys", "good")
+    if wanted not in {"good", "all"}:
+        raise InvalidRequestError(f'"keys" must be good (the default) or all; it is {wanted!r}')
+    published = keys.historical_keys() if wanted == "all" else keys.published_keys(now=datetime.now(UTC))
     document = json.dumps(key_set(published)).encode()
     response = HttpResponse(document, content_type="application/jwk-set+json")
-    if signed := key_statements.statements(document):
+    if wanted == "good" and (signed := key_statements.statements(document)):
         response[key_statements.HEADER] = signed
     response["Cache-Control"] = f"public, max-age={_KEY_CACHE_SECONDS}"
     return response

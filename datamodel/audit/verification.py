@@ -8,7 +8,7 @@ import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class DamagedFileError(ValueError):
 class Report:
     """What was looked at; `wrong` is the first thing that is not as it was sealed or signed, None if all is well.
 
-    `unsealed`: entries that wait for the sealer. `retired_keys`: heads whose key this inventory has forgotten since.
+    `unsealed`: entries that wait for the sealer. `retired_keys`: heads whose key this inventory does not know (any more).
     """
 
     seals: int = 0
@@ -184,10 +184,10 @@ def _check_files(paths: Sequence[Path], begin: Start, signed: set[int], report: 
 
 
 def _check_heads(heads: Sequence[AuditHead], begin: Start, report: Report) -> Wrong | None:
-    published = keys.published_keys(now=datetime.now(UTC))
+    known_keys = keys.historical_keys()
     for head in heads:
         public_key = bytes(head.public_key)
-        if published.get(head.key_id, public_key) != public_key:
+        if known_keys.get(head.key_id, public_key) != public_key:
             return Wrong(head.seal, None, f"the head at seal {head.seal} is not signed by the key {head.key_id}")
         try:
             claims = verified(head.statement, {head.key_id: public_key}, kind=HEAD_KIND)
@@ -201,5 +201,5 @@ def _check_heads(heads: Sequence[AuditHead], begin: Start, report: Report) -> Wr
         if known is not None and claims.get("digest") != known.hex():
             return Wrong(head.seal, None, f"seal {head.seal} is not what was signed")
         report.heads += 1
-        report.retired_keys += head.key_id not in published
+        report.retired_keys += head.key_id not in known_keys
     return None

@@ -12,7 +12,8 @@ from datamodel.models.harvest import RemoteInventory
 
 
 class PreauthKeyPair(models.Model):
-    """An Ed25519 key pair of this inventory for signing transfer URLs. The private half is sealed (`sealing.py`).
+    """An Ed25519 key pair of this inventory for signing URLs and statements. The private half is sealed (`sealing.py`), and
+    emptied some time after it expired.
 
     Signing uses the newest pair with `active_from` in the past; verification accepts every pair until `expires_at`.
     """

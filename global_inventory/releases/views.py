@@ -29,6 +29,7 @@ _EXAMPLE = (
     '{"site": "<id>", "files": [{"release": "<id>", "id": "<id>", "uri": "cadc:TEST/file.fits", "digest": "md5:…", '
     '"storedAt": "2026-01-02T03:04:05.678Z"}]}'
 )
+_QUERY = "?site=<id of the site>[&after=<id of the last artifact of the page before>]"
 _Value = TypeVar("_Value")
 
 
@@ -45,8 +46,8 @@ def releases(request: HttpRequest) -> HttpResponse:
 
 def _granted(request: HttpRequest) -> HttpResponse:
     asked = {"after": _FIRST_ID, **request.GET.dict()}
-    site_id = _asking_site(caller_of(request), _field(asked, "site", uuid.UUID))
-    page = queries.marked(site_id, after=_field(asked, "after", uuid.UUID), limit=MAX_FILES)
+    site_id = _asking_site(caller_of(request), _field(asked, "site", uuid.UUID, _QUERY))
+    page = queries.marked(site_id, after=_field(asked, "after", uuid.UUID, _QUERY), limit=MAX_FILES)
     files = [{"id": str(artifact_id), "release": str(release_id)} for artifact_id, release_id in page]
     following = files[-1]["id"] if len(files) == MAX_FILES else None
     return _json({"site": str(site_id), "files": files, "next": following})
@@ -108,14 +109,14 @@ def _release(entry: Mapping[str, object]) -> Release:
     )
 
 
-def _field(entry: Mapping[str, object], name: str, read: Callable[[str], _Value]) -> _Value:
+def _field(entry: Mapping[str, object], name: str, read: Callable[[str], _Value], example: str = _EXAMPLE) -> _Value:
     value = entry.get(name)
     try:
         if isinstance(value, str):
             return read(value)
     except ValueError:
         pass
-    raise InvalidRequestError(f'"{name}" is missing or malformed: {_EXAMPLE}')
+    raise InvalidRequestError(f'"{name}" is missing or malformed: {example}')
 
 
 def _time(text: str) -> datetime:

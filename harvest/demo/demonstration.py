@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import threading
 import time
@@ -158,3 +159,7 @@ class Demonstration:
         for name, url in urls.items():
             self._display.say(f"{name:7} {url}/   admin {url}/admin/   API docs {url}/docs")
         self._display.say(f"admin user {ADMIN_USER}, password {known.admin_password}")
+        alpha = next(inventory for inventory in federation.inventories if inventory.name == ALPHA)
+        self._display.say(
+            f"commands, here for {ALPHA}: . {shlex.quote(str(alpha.variables))}; {sys.executable} manage.py token list"
+        )

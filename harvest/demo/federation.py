@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from harvest.demo import pairs
 from harvest.demo.forkserver import Program
 from harvest.demo.groups import Group
 from harvest.demo.pairs import Side
-from harvest.demo.records import DemoError, Secrets
+from harvest.demo.records import DemoError, Secrets, replace_file
 from harvest.demo.servers import Servers
 from harvest.demo.supervisor import Report, Service, Supervisor, port_is_free
 
@@ -69,6 +70,11 @@ class Inventory:
         """The directory of its PostgreSQL and Redis."""
         return self.directory / "servers"
 
+    @property
+    def variables(self) -> Path:
+        """The file from which a shell takes its environment, to run `manage.py` for it."""
+        return self.directory / "environment"
+
     def remote(self) -> dict[str, str]:
         """How its peers are told of it, whom they are then paired with."""
         return {"name": self.name, "role": self.role, "url": self.url}
@@ -86,6 +92,11 @@ def usual_inventories(directory: Path, port: int) -> list[Inventory]:
 def environment(inventory: Inventory, remotes: Iterable[Inventory], known: Secrets) -> dict[str, str]:
     """Everything that the processes of an inventory are told; nothing of our own configuration reaches them."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
+    return inherited | own_variables(inventory, remotes, known)
+
+
+def own_variables(inventory: Inventory, remotes: Iterable[Inventory], known: Secrets) -> dict[str, str]:
+    """What makes an environment that of this inventory."""
     policy = [{"namespace": namespace, "wanted": True, "priority": 0} for namespace in inventory.policy]
     settings = {
         "INVENTORY_ROLE": inventory.role,
@@ -116,7 +127,7 @@ def environment(inventory: Inventory, remotes: Iterable[Inventory], known: Secre
             "INVENTORY_SYNC_POLICY": json.dumps(policy),
             "INVENTORY_SYNC_LEASE_SECONDS": "15",
         }
-    return inherited | embedded.location(inventory.servers).environment | settings
+    return embedded.location(inventory.servers).environment | settings
 
 
 def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> dict[str, Service]:
@@ -145,6 +156,7 @@ def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> dic
         "celery": [*celery, *quick],
         "listen": ["manage.py", "listen"],
     }
+    modules = [f"{package}.{module}" for module in ("wsgi", "urls", "celery")]
     if inventory.role == "site":
         programs["dramatiq"] = ["-m", "dramatiq", "site_service.broker", "--processes", "1", "--threads", "8"]
     announces = {"celery": "ready.", "dramatiq": "ready for action"}
@@ -156,6 +168,7 @@ def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> dic
                 environment=variables,
                 directory=PROJECT,
                 log=logs / f"{inventory.name}-{kind}.log",
+                modules=modules,
             ),
             port=inventory.port if kind == "web" else None,
             announces=announces.get(kind, ""),
@@ -185,7 +198,7 @@ class Federation:
 
         Raises DemoError, EmbeddedError or OSError, also when `stopping` is set meanwhile; call `stop` then too.
         """
-        self._supervisor.prepare()
+        self._supervisor.prepare(self._services(inventory)["web"] for inventory in self.inventories)
         self._supervisor.end_left_behind(_GRACE_SECONDS)
         for inventory in self.inventories:
             if not port_is_free(inventory.port):
@@ -196,18 +209,13 @@ class Federation:
     def launch(self, inventories: Sequence[Inventory], stopping: threading.Event) -> None:
         """Start the processes of these inventories, without waiting until they are ready. Raises as `start`.
 
-        First everybody's web service; while the workers start, who runs is paired; then who listens: a listener that finds
-        nobody, or nobody who knows us, pauses before it asks again.
+        Who runs is paired while workers and listeners start.
         """
         with ThreadPoolExecutor(len(inventories)) as executor:
-            for step in (self._prepare, self._start_workers):
-                for outcome in [executor.submit(step, inventory, stopping) for inventory in inventories]:
-                    outcome.result()
+            for outcome in [executor.submit(self._start, inventory, stopping) for inventory in inventories]:
+                outcome.result()
         self._running |= {inventory.name for inventory in inventories}
         self._pair(inventories, stopping)
-        for inventory in inventories:
-            if not stopping.is_set():
-                self._supervisor.start(self._services(inventory)["listen"])
 
     def _pair(self, inventories: Sequence[Inventory], stopping: threading.Event) -> None:
         """Whoever is new with everybody who runs: globals invite, sites accept."""
@@ -226,17 +234,17 @@ class Federation:
     def _side(self, inventory: Inventory) -> Side:
         return Side(inventory.name, inventory.role, inventory.url, self.secrets.token)
 
-    def _prepare(self, inventory: Inventory, stopping: threading.Event) -> None:
+    def _start(self, inventory: Inventory, stopping: threading.Event) -> None:
         inventory.directory.mkdir(exist_ok=True)
+        own = own_variables(inventory, neighbours(inventory, self.inventories), self.secrets)
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(own.items())]
+        replace_file(inventory.variables, "".join(lines))
         self._servers.start(inventory.servers)
+        kept = self._services(inventory)
         if not stopping.is_set():
-            self._supervisor.run(self._services(inventory)["provision"])
-        if not stopping.is_set():
-            self._supervisor.start(self._services(inventory)["web"])
-
-    def _start_workers(self, inventory: Inventory, stopping: threading.Event) -> None:
-        for kind, service in self._services(inventory).items():
-            if kind not in {"provision", "web", "listen"} and not stopping.is_set():
+            self._supervisor.run(kept.pop("provision"))
+        for service in kept.values():
+            if not stopping.is_set():
                 self._supervisor.start(service)
 
     def _services(self, inventory: Inventory) -> dict[str, Service]:

@@ -1,12 +1,14 @@
 """A process that has loaded the libraries of our services once, and becomes any of them by forking: the import is most of a start.
 
-What is loaded depends on no setting, so that copies can be of any role. A copy waits until its supervisor has written it down,
-and ends by itself if the supervisor dies before. Requests and answers are Unix messages: one JSON object with two pipes.
+What is loaded first depends on no setting. For each environment with which programs are started it forks a branch: a fork server
+too, which loads the application once for all its programs. A copy waits until its supervisor has written it down, and ends by itself
+if the supervisor dies before. Requests are Unix messages, a JSON object each: a program comes with two pipes, a branch with a socket.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -17,13 +19,17 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 # Whose value is in the environment of every copy and of what it starts in turn.
 MARK_VARIABLE = "INVENTORY_DEMO_MARK"
 _MESSAGE_BYTES = 128 * 1024
+# Objects between two looks for garbage (700 is Python's own): loading an application makes objects that stay.
+_GARBAGE_THRESHOLD = 20_000
 _PROJECT = Path(__file__).resolve().parents[2]
 # What loads most of the rest; none of them may read Django's settings when it is loaded (a test sees to that).
 LIBRARIES = (
@@ -62,28 +68,59 @@ LIBRARIES = (
 
 
 @dataclass(frozen=True, slots=True)
+class Application:
+    """Modules of a program that read its environment when they are loaded."""
+
+    environment: Mapping[str, str] = field(repr=False)
+    modules: Sequence[str]
+
+    @property
+    def message(self) -> bytes:
+        """Raises ValueError if it is too large to send."""
+        return _message({"environment": dict(self.environment), "modules": list(self.modules)})
+
+    @classmethod
+    def of(cls, message: bytes) -> Self | None:
+        """None if the message is a program."""
+        facts = json.loads(message)
+        return cls(facts["environment"], facts["modules"]) if "modules" in facts else None
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
-    """What to run, where, and where its output goes. `argv[0]` is a program; Python's own is not executed but forked."""
+    """What to run, where, and where its output goes. `argv[0]` is a program; Python's own is not executed but forked, from
+    a branch that has loaded `modules` in its environment, if there are any.
+    """
 
     name: str
     argv: Sequence[str]
     environment: Mapping[str, str] = field(repr=False)
     directory: Path
     log: Path
+    modules: Sequence[str] = ()
+
+    @property
+    def application(self) -> Application | None:
+        """What a branch loads for it."""
+        return Application(self.environment, self.modules) if self.modules else None
 
     @property
     def message(self) -> bytes:
         """Raises ValueError if it is too large to send."""
-        facts = [self.name, list(self.argv), dict(self.environment), str(self.directory), str(self.log)]
-        message = json.dumps(facts).encode()
-        if len(message) > _MESSAGE_BYTES:
-            raise ValueError(f"the environment of {self.name} is too large")
-        return message
+        facts = {"name": self.name, "argv": list(self.argv), "environment": dict(self.environment)}
+        return _message(facts | {"directory": str(self.directory), "log": str(self.log)})
 
     @classmethod
-    def of(cls, message: bytes) -> Program:
-        name, argv, environment, directory, log = json.loads(message)
-        return cls(name, argv, environment, Path(directory), Path(log))
+    def of(cls, message: bytes) -> Self:
+        facts = json.loads(message)
+        return cls(**facts | {"directory": Path(facts["directory"]), "log": Path(facts["log"])})
+
+
+def _message(facts: Mapping[str, object]) -> bytes:
+    message = json.dumps(facts).encode()
+    if len(message) > _MESSAGE_BYTES:
+        raise ValueError("the environment of a program is too large")
+    return message
 
 
 class Child:
@@ -124,11 +161,14 @@ class ForkServer:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket | None = None
+        self._branches: dict[bytes, socket.socket] = {}
 
-    def start(self) -> None:
-        """Let the libraries be loaded while something else is done."""
+    def start(self, programs: Iterable[Program] = ()) -> None:
+        """Let the libraries, and what these programs load, be loaded while something else is done. Raises OSError or ValueError."""
         with self._lock:
             self._started()
+            for program in programs:
+                self._server(program)
 
     def launch(self, program: Program) -> Child:
         """A copy that will be this program once it is released. Raises OSError or ValueError."""
@@ -140,7 +180,7 @@ class ForkServer:
             ours.callback(os.close, report)
             try:
                 with self._lock:
-                    socket.send_fds(self._started(), [message], [gate, report])
+                    self._send(program, message, [gate, report])
             except OSError:
                 os.close(release)
                 os.close(status)
@@ -148,12 +188,36 @@ class ForkServer:
         return Child(release, status)
 
     def close(self) -> None:
-        """End the process; its copies go on."""
+        """End the process and its branches; the copies go on."""
         with self._lock:
+            for branch in self._branches.values():
+                branch.close()
+            self._branches.clear()
             if self._process is not None and self._requests is not None:
                 self._requests.close()
                 self._process.wait()
             self._process = self._requests = None
+
+    def _send(self, program: Program, message: bytes, descriptors: list[int]) -> None:
+        try:
+            socket.send_fds(self._server(program), [message], descriptors)
+        except OSError:
+            # A branch that was killed is grown again.
+            if program.application is None or not (branch := self._branches.pop(program.application.message, None)):
+                raise
+            branch.close()
+            socket.send_fds(self._server(program), [message], descriptors)
+
+    def _server(self, program: Program) -> socket.socket:
+        if program.application is None:
+            return self._started()
+        message = program.application.message
+        if message not in self._branches:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                socket.send_fds(self._started(), [message], [theirs.fileno()])
+            self._branches[message] = ours
+        return self._branches[message]
 
     def _started(self) -> socket.socket:
         if self._requests is None or self._process is None or self._process.poll() is not None:
@@ -178,9 +242,9 @@ class ForkServer:
 # --- the process itself
 
 
-def serve(requests: socket.socket) -> tuple[Program, int] | None:
-    """Fork for every request until there are none, and say how each copy ended. In a copy: its program and its gate."""
-    reports: dict[int, tuple[int, int]] = {}
+def serve(requests: socket.socket) -> tuple[bytes, list[int]] | None:
+    """Fork for every request until there are none, and say how each copy ended. In a copy: its request and what came with it."""
+    reports: dict[int, tuple[int, list[int]]] = {}
     with selectors.DefaultSelector() as selector:
         selector.register(requests, selectors.EVENT_READ)
         while True:
@@ -190,29 +254,34 @@ def serve(requests: socket.socket) -> tuple[Program, int] | None:
                     selector.unregister(key.fd)
                     os.close(key.fd)
                     continue
-                message, pipes, _, _ = socket.recv_fds(requests, _MESSAGE_BYTES, 2)
+                message, descriptors, _, _ = socket.recv_fds(requests, _MESSAGE_BYTES, 2)
                 if not message:
                     return None
-                gate, report = pipes
                 pid = os.fork()
                 if not pid:
-                    return Program.of(message), gate
-                os.close(gate)
-                os.write(report, b"%d\n" % pid)
-                descriptor = os.pidfd_open(pid)
-                reports[descriptor] = pid, report
-                selector.register(descriptor, selectors.EVENT_READ)
+                    return message, descriptors
+                first, *report = descriptors
+                os.close(first)
+                for descriptor in report:
+                    os.write(descriptor, b"%d\n" % pid)
+                ended = os.pidfd_open(pid)
+                reports[ended] = pid, report
+                selector.register(ended, selectors.EVENT_READ)
 
 
-def _report_end(pid: int, report: int) -> None:
+def _report_end(pid: int, reports: list[int]) -> None:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    with contextlib.suppress(BrokenPipeError):
-        os.write(report, b"%d\n" % code)
-    os.close(report)
+    for report in reports:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(report, b"%d\n" % code)
+        os.close(report)
 
 
-def become(program: Program, gate: int) -> None:
-    """Run the program in this process once it is released; returns when a Python program has."""
+def become(program: Program, gate: int, failure: str) -> None:
+    """Run the program in this process once it is released; returns when a Python program has.
+
+    Its log begins with what could not be loaded for it, if anything.
+    """
     os.setsid()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     if not os.read(gate, 1):
@@ -223,11 +292,10 @@ def become(program: Program, gate: int) -> None:
     # Nothing of the fork server's own must outlive it here, least of all the pipes of other copies.
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     os.chdir(program.directory)
-    mark = os.environ[MARK_VARIABLE]
-    os.environ.clear()
-    os.environ.update({**program.environment, MARK_VARIABLE: mark})
+    _set_environment(program.environment)
     if program.argv[0] != sys.executable:
         os.execvp(program.argv[0], list(program.argv))  # noqa: S606  # an argv of the demo's own, without a shell
+    sys.stderr.write(failure)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # both are files
     # For who looks at the processes of the machine.
@@ -240,18 +308,48 @@ def become(program: Program, gate: int) -> None:
         runpy.run_path(program.argv[1], run_name="__main__")
 
 
-def main(descriptor: int) -> None:
-    """Load the libraries, then serve; one that cannot be loaded is loaded by who needs it, who then says why."""
-    for name in LIBRARIES:
-        with contextlib.suppress(ImportError):
+def _set_environment(variables: Mapping[str, str]) -> None:
+    mark = os.environ[MARK_VARIABLE]
+    os.environ.clear()
+    os.environ.update({**variables, MARK_VARIABLE: mark})
+
+
+def load(names: Iterable[str]) -> str:
+    """Load these modules; why one could not be loaded, for whoever needs it."""
+    # What is loaded stays: to look through it for garbage again and again would be an eighth of every start.
+    gc.disable()
+    failure = ""
+    for name in names:
+        try:
             importlib.import_module(name)
-    with socket.socket(fileno=descriptor) as requests:
-        copy = serve(requests)
-        if copy is not None:
-            # Its descriptors are closed with all others.
-            requests.detach()
-    if copy is not None:
-        become(*copy)
+        except Exception:  # noqa: BLE001  # whatever it is, the program that needs the module meets it again
+            failure = traceback.format_exc()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_THRESHOLD)
+    gc.enable()
+    return failure
+
+
+def branch_off(application: Application, descriptor: int) -> tuple[socket.socket, str]:
+    """Make of this copy a fork server for one application: where its requests come from, and what `load` says."""
+    os.dup2(descriptor, 3)
+    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+    _set_environment(application.environment)
+    return socket.socket(fileno=3), load(application.modules)
+
+
+def main(descriptor: int) -> None:
+    """Load the libraries, then serve."""
+    requests, failure = socket.socket(fileno=descriptor), load(LIBRARIES)
+    while copy := serve(requests):
+        # Its descriptors are closed with all others.
+        requests.detach()
+        message, (first, *_) = copy
+        if (application := Application.of(message)) is None:
+            become(Program.of(message), first, failure)
+            return
+        requests, failure = branch_off(application, first)
+    requests.close()
 
 
 if __name__ == "__main__":

@@ -201,9 +201,9 @@ class Supervisor:
         self._report = report
         self._kept: dict[str, _Kept] = {}
 
-    def prepare(self) -> None:
-        """Load what the services need while they wait for something else."""
-        self._forkserver.start()
+    def prepare(self, services: Iterable[Service] = ()) -> None:
+        """Load what these services need while they wait for something else. Raises OSError or ValueError."""
+        self._forkserver.start(service.program for service in services)
 
     def close(self) -> None:
         """Call it when all services have ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -177,6 +178,16 @@ def test_that_a_token_was_used_is_no_change_of_rights(secret: str) -> None:
     in_another_process("NOTIFY inventory_access")
     wait_until(lambda: notify.news.access()[0] > before, 4, "nothing is heard")
     assert notify.news.access()[0] == before + 1
+
+
+def test_who_waits_for_a_change_of_rights_is_woken_by_it_and_by_no_other_news(secret: str) -> None:
+    settle_rights()
+    seen = notify.news.access()[0]
+    in_another_process("NOTIFY inventory_news")
+    assert not notify.news.wait_access(seen, 0.2)
+    waiter = ThreadPoolExecutor(1).submit(notify.news.wait_access, seen, 60)
+    in_another_process("UPDATE api_token SET revoked_at = now()")
+    assert waiter.result()
 
 
 def test_a_token_is_remembered_no_longer_than_it_is_good(inventory: InventoryIdentity) -> None:

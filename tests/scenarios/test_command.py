@@ -110,6 +110,15 @@ def test_every_address_that_the_demo_names_opens(demo: Demo) -> None:
     assert answers == dict.fromkeys(addresses, 200)
 
 
+def test_the_command_line_that_the_demo_names_works(demo: Demo) -> None:
+    (line,) = re.findall(r"^commands, here for alpha: (.*)$", demo.said(), re.MULTILINE)
+    result = subprocess.run(
+        ["/bin/sh", "-c", line], cwd=PROJECT, env=environment(), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    assert "operator" in result.stdout
+
+
 def test_a_second_demo_on_a_directory_is_refused(demo: Demo) -> None:
     result = run(demo.directory, "--exit", "--no-ingest", "--port", str(free_ports()), seconds=30)
     assert result.returncode == 1

@@ -77,7 +77,7 @@ class Command(BaseCommand):
         else:
             self.stdout.write(
                 f"{report.entries} entries under {report.seals} seals ({report.files} files), {report.heads} signed heads "
-                f"({report.retired_keys} by keys that are forgotten here), {report.unsealed} entries not sealed yet"
+                f"({report.retired_keys} by keys that are unknown here), {report.unsealed} entries not sealed yet"
             )
             self.stdout.write(f"the chain ends at seal {report.last_seal}: {report.digest}")
         if report.wrong is not None:

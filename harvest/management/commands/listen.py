@@ -12,6 +12,7 @@ from django.db import DatabaseError, connection
 
 from datamodel.audit.chain import Sealer
 from datamodel.errors import InventoryError
+from datamodel.notify import news
 from harvest.listening import REFRESH_SECONDS, Listeners
 from harvest.tasks import request_harvest
 
@@ -25,20 +26,27 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **__: Any) -> None:
         stopped = threading.Event()
+
+        def stop(*_: Any) -> None:
+            stopped.set()
+            news.is_closing = True
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stopped.set())
+            signal.signal(number, stop)
         # The one service that always runs and mostly waits; Celery seals, too, but not every second.
         sealer = Sealer()
         sealer.start()
         listeners = Listeners(request_harvest)
         while not stopped.is_set():
+            # A peer that is paired is listened to at once, one that is revoked no longer.
+            seen = news.access()[0]
             try:
                 listeners.refresh()
             except (InventoryError, DatabaseError) as error:
                 logger.warning("END event=listen", extra={"facts": {"result": "failed", "reason": str(error)}})
             finally:
                 connection.close()
-            stopped.wait(REFRESH_SECONDS)
+            news.wait_access(seen, REFRESH_SECONDS)
         # The threads are daemons: a request that still waits ends with the process.
         listeners.stop()
         sealer.stop()

@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from datamodel.processes import wait_until
 from harvest.demo import forkserver, groups
+from harvest.demo.federation import environment, services, usual_inventories
 from harvest.demo.forkserver import ForkServer, Program
 from harvest.demo.groups import Group
 from harvest.demo.records import DemoError, Records, Secrets, locked
@@ -77,6 +79,10 @@ def log_lines(tmp_path: Path, count: int, name: str = "one") -> list[str]:
 def is_alive(pid: int) -> bool:
     # Grandchildren become zombies of whoever adopts them, which in a container may be nobody.
     return groups._status(pid) is not None and groups._status(pid).state not in "ZX"  # type: ignore[union-attr]
+
+
+def is_dead(pid: int) -> bool:
+    return not is_alive(pid)
 
 
 def test_a_service_is_on_record_before_its_program_runs(tmp_path: Path, supervisor: Supervisor) -> None:
@@ -142,6 +148,69 @@ def test_a_fork_server_that_was_killed_is_started_again_and_what_it_started_is_k
     second = fork_server.launch(program(tmp_path, "false"))
     second.release()
     assert second.wait() == 1
+
+
+def test_programs_of_one_environment_are_forked_from_one_branch_that_loaded_their_application_in_it(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
+    (tmp_path / "own.py").write_text(
+        "import os, sys\nprint(os.getppid(), sys.modules['datamodel.webserver'].threads, os.environ['INVENTORY_THREADS'])\n"
+    )
+    seen = []
+    for name, threads in (("one", "7"), ("two", "7"), ("three", "8")):
+        variables = {**os.environ, "INVENTORY_THREADS": threads}
+        own = program(tmp_path, sys.executable, "own.py", name=name)
+        child = fork_server.launch(replace(own, environment=variables, modules=["datamodel.webserver"]))
+        child.release()
+        assert child.wait() == 0
+        seen.append(own.log.read_text().split())
+    assert seen[0] == seen[1]
+    assert seen[2][0] != seen[0][0]
+    assert [threads for _, *threads in seen] == [["7", "7"], ["7", "7"], ["8", "8"]]
+
+
+@pytest.mark.parametrize("role", ["site", "global"])
+def test_an_application_that_is_loaded_for_all_its_programs_has_no_thread_and_no_connection(
+    tmp_path: Path, fork_server: ForkServer, role: str
+) -> None:
+    inventory = next(one for one in usual_inventories(tmp_path, 1) if one.role == role)
+    known = Secrets.of(tmp_path, [inventory.name])
+    web = services(inventory, environment(inventory, [], known), tmp_path)["web"].program
+    (tmp_path / "own.py").write_text(
+        "import os, sys, threading\n"
+        f"assert {[*web.modules]!r} == [name for name in {[*web.modules]!r} if name in sys.modules]\n"
+        # The third is the listing itself.
+        "print(threading.active_count(), sorted(os.listdir('/proc/self/fd')))\n"
+    )
+    child = fork_server.launch(replace(web, argv=[sys.executable, str(tmp_path / "own.py")]))
+    child.release()
+    assert child.wait() == 0
+    assert web.log.read_text() == "1 ['0', '1', '2', '3']\n"
+
+
+def test_a_branch_that_was_killed_is_grown_again(tmp_path: Path, fork_server: ForkServer) -> None:
+    (tmp_path / "parent.py").write_text("import os\nprint(os.getppid(), os.getpid() != os.getppid())\n")
+    own = replace(program(tmp_path, sys.executable, "parent.py"), modules=["json"])
+    for _ in range(2):
+        child = fork_server.launch(own)
+        child.release()
+        assert child.wait() == 0
+        *_, branch, is_other = own.log.read_text().split()
+        assert is_other == "True"
+        os.kill(int(branch), signal.SIGKILL)
+        wait_until(partial(is_dead, int(branch)), SECONDS, "the branch lives")
+    assert len({line.split()[0] for line in own.log.read_text().splitlines()}) == 2
+
+
+def test_what_could_not_be_loaded_in_advance_is_in_the_log_of_who_needed_it(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
+    own = replace(program(tmp_path, sys.executable, "-m", "json.tool", "--help"), modules=["no.such.module", "json"])
+    child = fork_server.launch(own)
+    child.release()
+    assert child.wait() == 0
+    assert "No module named 'no'" in own.log.read_text()
+    assert "usage: " in own.log.read_text()
 
 
 def test_what_is_loaded_in_advance_exists_and_depends_on_no_setting() -> None:
@@ -252,7 +321,7 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next(
 def test_orphans_of_a_dead_leader_are_ended_too(tmp_path: Path, supervisor: Supervisor, abandoned: list[int]) -> None:
     leader, child = abandoned
     os.kill(leader, signal.SIGKILL)
-    wait_until(lambda: not is_alive(leader), SECONDS, "the leader lives")
+    wait_until(partial(is_dead, leader), SECONDS, "the leader lives")
     assert is_alive(child)
     supervisor.end_left_behind(0.2)
     assert not is_alive(child)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from django.test import Client
 
-from datamodel import keys
+from datamodel import key_statements, keys
 from datamodel.models import Artifact, InventoryIdentity, PreauthKeyPair, StorageLocation
 from tests.site_service.files.requests import DATA, PATH, put
 
@@ -69,6 +69,19 @@ def test_a_repeated_put_gets_a_receipt_of_the_same_artifact_and_of_the_bytes_jus
     first, second = (verified(put(client, headers=WANTED).content.decode(), key_set) for _ in range(2))
     assert first["id"] == second["id"]
     assert first["storedAt"] < second["storedAt"]
+
+
+def test_a_receipt_is_verified_also_when_its_key_was_replaced_long_ago(client: Client) -> None:
+    receipt = put(client, headers=WANTED).content.decode()
+    kid = json.loads(unpacked(receipt.split(".")[0]))["kid"]
+    overlap = timedelta(days=1)
+    for days in (90, 60, 30):
+        keys.rotate_key_pairs(now=datetime.now(UTC) - timedelta(days=days), overlap=overlap)
+    assert kid not in {key["kid"] for key in client.get("/pubkey").json()["keys"]}
+    every = client.get("/pubkey?keys=all")
+    assert verified(receipt, every.json())["uri"] == Artifact.objects.get().uri
+    assert key_statements.HEADER not in every, "nobody shall trust what has expired"
+    assert client.get("/pubkey?keys=old").status_code == 400
 
 
 @pytest.mark.parametrize("headers", [{}, {"Want-Receipt": "?0"}])
