@@ -67,7 +67,7 @@ test-long: install-dev
 bench: install-dev
 	$(PYTHON) -m tests.bench $(ARGS)
 
-# Two inventories of ten million artifacts each (`ARGS="--rows 1000000"` for fewer); they need 15 GB in TMPDIR and an hour.
+# Two inventories of ten million artifacts each (`ARGS="--rows 1000000"` for fewer); they need 15 GB in TMPDIR and half an hour.
 bench-long: install-dev
 	$(PYTHON) -m tests.bench.long $(ARGS)
 

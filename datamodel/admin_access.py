@@ -63,7 +63,7 @@ class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stub is 
     """Tokens are made, rotated and revoked here; a secret is shown once, a digest never."""
 
     form = ApiTokenForm
-    list_display = ["name", "granted", "limited", "created_at", "expires_at", "last_used_at", "revoked_at"]
+    list_display = ["name", "is_good", "granted", "limited", "created_at", "expires_at", "last_used_at", "revoked_at"]
     ordering = ["name"]
     search_fields = ["name"]
     actions = ["rotate", "revoke"]
@@ -88,6 +88,10 @@ class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # the stub is 
 
     def has_delete_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
         return False
+
+    @admin.display(description="good", boolean=True)
+    def is_good(self, token: ApiToken) -> bool:
+        return not tokens.why_over(token, now=datetime.now(UTC))
 
     @admin.display(description="grants")
     def granted(self, token: ApiToken) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from django import forms
@@ -14,7 +15,7 @@ from django.urls import reverse
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
-from datamodel import auth, explanations
+from datamodel import auth, explanations, tokens
 from datamodel.admin_fields import LinesField
 from datamodel.errors import InventoryError
 from datamodel.explanations import Explained
@@ -74,5 +75,10 @@ def explain_page(site: admin.AdminSite, request: HttpRequest) -> HttpResponse:
 def standing_of(token: ApiToken) -> SafeString:
     """What a token may do at all, and from where it has that."""
     asked = f"{reverse(f'admin:{EXPLAIN_NAME}')}?{urlencode({'caller': f'token:{token.name}'})}"
-    facts = {"standings": explanations.standings_of(token), "explain_url": asked}
+    now = datetime.now(UTC)
+    facts = {
+        "over": tokens.why_over(token, now=now),
+        "standings": explanations.standings_of(token, now=now),
+        "explain_url": asked,
+    }
     return render_to_string("admin/datamodel/apitoken/standing.html", facts)

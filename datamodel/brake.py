@@ -16,6 +16,8 @@ from datamodel import notify
 from datamodel.alarms.models import Alarm
 from datamodel.alarms.operations import clear_alarms, raise_alarm
 from datamodel.alarms.rules import AlarmKind
+from datamodel.audit import acting
+from datamodel.audit.pending import note_refusal
 from datamodel.audit.recording import record
 from datamodel.audit.rules import Action, Outcome
 from datamodel.deletion import Limits, governing
@@ -65,13 +67,15 @@ def governing_sql(column: str) -> tuple[str, dict[str, str | float]]:
 
 
 def engage(stopped: DeletionBrakeError) -> None:
-    """Record that a source was stopped, which is an alarm; the first time stands."""
+    """Record that a source was stopped, which is an alarm; the first time stands. What somebody tries again is a refusal of its own."""
     source, namespace = str(stopped.fields["source"]), str(stopped.fields["namespace"])
     with transaction.atomic():
         brake, _ = DeletionBrake.objects.get_or_create(source=source, namespace=namespace, defaults={"day": Now()})
         waiting = DeletionBrake.objects.filter(id=brake.id, engaged_at__isnull=True)
         if waiting.update(engaged_at=Now(), reason=stopped.detail[:500]):
             record(Action.BRAKE_ENGAGED, str(brake), outcome=Outcome.REFUSED, reason=stopped.detail)
+        elif acting.current().actor.method != acting.SYSTEM:
+            note_refusal(Action.BRAKE_ENGAGED, str(brake), reason=stopped.code)
         raise_alarm(kind=AlarmKind.DELETION_BRAKE, subject=str(brake), text=stopped.detail)
 
 

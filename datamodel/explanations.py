@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypedDict
 
 from django.contrib.auth import get_user_model
@@ -62,9 +63,9 @@ class Standing:
     sources: list[str]
 
 
-def standings_of(token: ApiToken) -> list[Standing]:
-    """What a token may do at all, right by right; a token that is revoked may nothing."""
-    if token.revoked_at is not None:
+def standings_of(token: ApiToken, *, now: datetime) -> list[Standing]:
+    """What a token may do at all, right by right; one that is revoked or has expired may nothing."""
+    if tokens.why_over(token, now=now):
         return []
     table, identity = access.load_table(), tokens.caller_of(token).caller.identity
     prefixes = {*table.rules, *token.prefixes}
@@ -114,9 +115,10 @@ def _identity(names: Sequence[str]) -> Identity:
 def _alone(name: str) -> Identity:
     kind, _, word = name.partition(":")
     if kind == "token":
-        token = ApiToken.objects.filter(name=word, revoked_at__isnull=True).first()
-        if token is None:
-            raise InvalidRequestError(f"there is no token {word}, or it is revoked")
+        token = ApiToken.objects.filter(name=word).first()
+        over = tokens.why_over(token, now=datetime.now(UTC)) if token is not None else ""
+        if token is None or over:
+            raise InvalidRequestError(f"the token {word} {over}" if over else f"there is no token {word}")
         return tokens.caller_of(token).caller.identity
     if kind == "inventory":
         peer = next((peer for peer in keys.load_trust().peers.values() if peer.name == word), None)

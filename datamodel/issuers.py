@@ -10,19 +10,16 @@ import base64
 import functools
 import json
 import logging
-import socket
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import urllib3
 from django.conf import settings
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import JWKRegistry, KeySet
-from urllib3.exceptions import HTTPError
 
 from datamodel import outbound
 from datamodel.errors import NotAuthenticatedError, NotConfiguredError, RemoteProtocolError, RemoteUnavailableError
@@ -40,9 +37,9 @@ _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _RETRY_SECONDS = 10.0
 # Keys of an issuer that cannot be reached are believed for so long.
 _STALE_SECONDS = 86_400.0
-_FETCH_SECONDS = 5.0
+FETCH_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0
-_MOST_BYTES = 512 * 1024
+MOST_BYTES = 512 * 1024
 _FIELDS = {"issuer", "name", "audience", "algorithms", "user", "groups", "prefix", "base"}
 
 
@@ -225,60 +222,25 @@ def _is_for_signing(key: dict[str, Any]) -> bool:
     return True
 
 
-def _fetch_json(url: str) -> dict[str, Any]:
-    """A small document within a few seconds, from the very address that was checked; redirects are not followed."""
+def check_scheme(url: str) -> None:
+    """Raises `RemoteProtocolError` for an address without TLS, unless the setting allows it."""
     parts = urlsplit(url)
     if parts.scheme not in ({"https", "http"} if settings.INVENTORY_OIDC_PRIVATE else {"https"}) or not parts.hostname:
         raise RemoteProtocolError(f"{url:.200} is not an https address")
-    deadline = time.monotonic() + _FETCH_SECONDS
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    timeout = urllib3.Timeout(total=_FETCH_SECONDS)
-    address = _address(parts.hostname, port)
-    pool: urllib3.HTTPConnectionPool
-    if parts.scheme == "https":
-        pool = urllib3.HTTPSConnectionPool(
-            address,
-            port,
-            timeout=timeout,
-            server_hostname=parts.hostname,
-            assert_hostname=parts.hostname,
-            cert_reqs="CERT_REQUIRED",
-            ca_certs=settings.INVENTORY_CA_FILE or None,
-        )
-    else:
-        pool = urllib3.HTTPConnectionPool(address, port, timeout=timeout)
-    path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-    headers = {"Host": parts.netloc, "Accept": "application/json", "User-Agent": "storage-inventory"}
+
+
+def _fetch_json(url: str) -> dict[str, Any]:
+    """A small document within a few seconds; private addresses only where the setting allows them."""
+    check_scheme(url)
+    pool = outbound.pool_manager(is_private=settings.INVENTORY_OIDC_PRIVATE)
+    headers = {"Accept": "application/json", "User-Agent": "storage-inventory"}
+    answer = outbound.fetch(pool, "GET", url, headers=headers, seconds=FETCH_SECONDS, most_bytes=MOST_BYTES)
+    if answer.status != 200:
+        raise RemoteUnavailableError(f"{url:.200} answered {answer.status}")
     try:
-        with (
-            pool,
-            pool.urlopen(
-                "GET", path, headers=headers, retries=False, redirect=False, preload_content=False
-            ) as response,
-        ):
-            body = b""
-            while chunk := response.read1(_MOST_BYTES):
-                body += chunk
-                if len(body) > _MOST_BYTES or time.monotonic() > deadline:
-                    raise RemoteProtocolError(f"{url:.200} is too large or too slow")
-            if response.status != 200:
-                raise RemoteUnavailableError(f"{url:.200} answered {response.status}")
-        found = json.loads(body)
-    except HTTPError as error:
-        raise RemoteUnavailableError(f"{url:.200} cannot be read: {error}") from error
+        found = json.loads(answer.body)
     except (ValueError, RecursionError) as error:
         raise RemoteProtocolError(f"{url:.200} is not JSON") from error
     if not isinstance(found, dict):
         raise RemoteProtocolError(f"{url:.200} is not a JSON object")
     return found
-
-
-def _address(host: str, port: int) -> str:
-    """Where a host is; private addresses only where the setting allows them."""
-    try:
-        found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    except OSError as error:
-        raise RemoteUnavailableError(f"{host} cannot be resolved: {error}") from error
-    if not all(outbound.may_call(one, is_private=settings.INVENTORY_OIDC_PRIVATE) for one in found):
-        raise RemoteProtocolError(f"{host} has a private address; INVENTORY_OIDC_PRIVATE would allow it")
-    return found[0]

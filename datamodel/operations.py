@@ -15,6 +15,7 @@ from typing import TypeVar
 from django.db import IntegrityError, OperationalError, connection, transaction
 
 from datamodel import notify, queries, rows, rules
+from datamodel.audit.pending import note_refusal
 from datamodel.audit.recording import record, values_of
 from datamodel.audit.rules import Action
 from datamodel.content import NewContent, artifact_of
@@ -318,8 +319,10 @@ def _undelete(retired: RetiredRow, *, replaces: bool) -> Recorded:
         # A transaction that changed no row never shows in the feed: nobody must wait for it.
         return Recorded(existing, meaning, 0)
     if meaning is PutMeaning.REPLACE and not replaces:
+        note_refusal(Action.UNDELETE, uri.value, reason="other_content")
         raise StateConflictError(f"{uri} has other content now: ask for it to be replaced if that is meant")
     if not rows.claim_retired(retired.id):
+        note_refusal(Action.UNDELETE, uri.value, reason="not_kept")
         raise StateConflictError(f"the bytes of {uri} that were retired as {retired.id} are not kept any more")
     if existing is not None and meaning is PutMeaning.ATTACH:
         rows.insert_location(existing.id, existing.uri, retired.located)

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import urllib3
 from django.conf import settings
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import NameResolutionError, NewConnectionError
+from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
+
+from datamodel.errors import RemoteProtocolError, RemoteUnavailableError
 
 
 def may_call(address: str, *, is_private: bool) -> bool:
@@ -49,6 +54,51 @@ def pool_manager(
     plain, tls = (_PeerPool, _PeerTlsPool) if is_private else (_PublicPool, _PublicTlsPool)
     manager.pool_classes_by_scheme = {"http": plain, "https": tls}
     return manager
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def fetch(
+    pool: urllib3.PoolManager,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    seconds: float,
+    most_bytes: int,
+    body: bytes | None = None,
+) -> Answer:
+    """One small answer of whatever status within that time; a redirect is an answer.
+
+    Raises `RemoteUnavailableError`, and `RemoteProtocolError` for one that is too large or does not end.
+    """
+    deadline = time.monotonic() + seconds
+    found = bytearray()
+    try:
+        with pool.request(
+            method,
+            url,
+            body=body,
+            headers=headers,
+            timeout=urllib3.Timeout(total=seconds),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+        ) as response:
+            while chunk := response.read1(most_bytes):
+                found += chunk
+                if len(found) > most_bytes or time.monotonic() > deadline:
+                    raise RemoteProtocolError(f"{url:.200} is too large or too slow")
+    except HTTPError as error:
+        raise RemoteUnavailableError(f"{url:.200} cannot be read: {error}") from error
+    return Answer(response.status, response.headers, bytes(found))
 
 
 class _PeerConnection(HTTPConnection):

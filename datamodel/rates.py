@@ -11,6 +11,7 @@ import hashlib
 import ipaddress
 import logging
 import math
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,10 +37,16 @@ _UNCOUNTED = frozenset({Grant.HARVEST, Grant.OPERATE})
 _PATIENCE_SECONDS = 0.25
 # After a failure Redis is left alone for so long: requests do not wait for it one after the other.
 _PAUSE_SECONDS = 1.0
+# Who guesses a secret is limited without Redis, too.
+_GUARDS = frozenset({"failed", "login", "pairing"})
+# Of addresses that one process counts then.
+_MOST_COUNTED = 10_000
 
 refused = Counter("inventory_rate_limited", "Requests refused with 429, by budget", ["budget"], registry=None)
 unavailable = Counter(
-    "inventory_rate_limits_unavailable", "Times that Redis did not answer, so that nobody was limited", registry=None
+    "inventory_rate_limits_unavailable",
+    "Times that Redis did not answer, so that callers and addresses were not limited",
+    registry=None,
 )
 
 # A bucket is kept as the time at which it will be full again (GCRA): one number, which expires by itself. All or none are charged.
@@ -123,6 +130,16 @@ def charge_login(request: HttpRequest) -> None:
     _levels(_of_address(request, "login", settings.INVENTORY_RATE_FAILED))
 
 
+def charge_pairing(request: HttpRequest) -> None:
+    """Somebody shows a pairing code, a good one or not. Raises `TooManyRequestsError` before anything is looked at.
+
+    Those whose address nobody knows share one budget.
+    """
+    rate, address = settings.INVENTORY_RATE_FAILED, client_address(request)
+    if rate is not None:
+        _charge(request, [Bucket("pairing", network_of(address) if address else "unknown", rate)])
+
+
 def set_headers(request: HttpRequest, response: HttpResponseBase) -> None:
     """`RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers, structured fields), if anything was counted."""
     levels: Sequence[Level] = getattr(request, "rate_levels", ())
@@ -167,8 +184,10 @@ def _charge(request: HttpRequest, buckets: Sequence[Bucket]) -> None:
 
 
 def _levels(buckets: Sequence[Bucket]) -> list[Level]:
-    if not buckets or time.monotonic() < _pause.until:
+    if not buckets:
         return []
+    if time.monotonic() < _pause.until:
+        return _counted_here(buckets)
     arguments = [number for one in buckets for number in (one.rate.requests, one.rate.seconds, one.cost)]
     try:
         answer = _script()(keys=[one.key for one in buckets], args=arguments)
@@ -177,9 +196,40 @@ def _levels(buckets: Sequence[Bucket]) -> list[Level]:
         _pause.until = time.monotonic() + _PAUSE_SECONDS
         facts = {"result": "failed", "reason": f"{type(error).__name__}: {error}"}
         logger.warning("END event=rate_limit", extra={"facts": facts})
-        return []
+        return _counted_here(buckets)
     found = zip(buckets, answer, strict=True)
     return [Level(bucket, max(left, 0), full / 1000, wait / 1000) for bucket, (left, full, wait) in found]
+
+
+def _counted_here(buckets: Sequence[Bucket]) -> list[Level]:
+    return [_own.charge(one, time.monotonic()) for one in buckets if one.budget in _GUARDS]
+
+
+class OwnBuckets:
+    """What this process counts while Redis does not answer, by the same rule; of so many addresses, the latest."""
+
+    def __init__(self, most: int = _MOST_COUNTED) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._full_at: dict[str, float] = {}
+
+    def charge(self, bucket: Bucket, now: float) -> Level:
+        quota, window = bucket.rate.requests, bucket.rate.seconds
+        each = window / quota
+        with self._lock:
+            full = max(self._full_at.pop(bucket.key, 0.0), now)
+            wait = max(full + each * max(bucket.cost, 1) - window - now, 0.0)
+            if not wait:
+                full += each * bucket.cost
+            if full > now:
+                self._full_at[bucket.key] = full
+            if len(self._full_at) > self._most:
+                del self._full_at[next(iter(self._full_at))]
+        return Level(bucket, max(math.floor((window - full + now) / each + 1e-6), 0), full - now, wait)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._full_at.clear()
 
 
 class _Pause:
@@ -189,6 +239,7 @@ class _Pause:
 
 
 _pause = _Pause()
+_own = OwnBuckets()
 
 
 @functools.cache
@@ -203,6 +254,7 @@ def _script() -> redis.commands.core.Script:
 
 
 def forget() -> None:
-    """The connection and what is known of its health."""
+    """The connection, what is known of its health, and what was counted without it."""
     _script.cache_clear()
     _pause.until = 0.0
+    _own.clear()

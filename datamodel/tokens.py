@@ -111,8 +111,8 @@ def rotate_api_token(*, name: str, now: datetime, overlap: timedelta) -> str:
         token = ApiToken.objects.select_for_update().filter(name=name).first()
         if token is None:
             raise InvalidRequestError(f"there is no token named {name}")
-        if token.revoked_at is not None or (token.expires_at is not None and token.expires_at <= now):
-            raise StateConflictError(f"the token {name} is revoked or has expired: make a new one")
+        if over := why_over(token, now=now):
+            raise StateConflictError(f"the token {name} {over}: make a new one")
         secret = new_token()
         token.previous_digest, token.previous_until = token.digest, now + overlap
         token.digest = token_digest(secret)
@@ -131,6 +131,15 @@ def revoke_api_tokens(*, tokens: QuerySet[ApiToken], now: datetime) -> int:
             record(Action.TOKEN_REVOKED, name)
         transaction.on_commit(token_callers.clear)
     return len(names)
+
+
+def why_over(token: ApiToken, *, now: datetime) -> str:
+    """Why a token opens nothing any more, whatever it was given; "" while it does."""
+    if token.revoked_at is not None:
+        return f"was revoked {_minute(token.revoked_at)}"
+    if token.expires_at is not None and token.expires_at <= now:
+        return f"expired {_minute(token.expires_at)}"
+    return ""
 
 
 def caller_of(token: ApiToken) -> TokenCaller:
@@ -153,11 +162,11 @@ def description(token: ApiToken, *, now: datetime) -> str:
         words.append(f"below {', '.join(token.prefixes)}")
     if token.methods:
         words.append(f"by {', '.join(token.methods)}")
-    if token.revoked_at is not None:
-        words.append(f"REVOKED {_minute(token.revoked_at)}")
+    if over := why_over(token, now=now):
+        words.append(over.upper())
     elif token.expires_at is not None:
-        words.append(f"{'EXPIRED' if token.expires_at <= now else 'expires'} {_minute(token.expires_at)}")
-    if token.previous_until is not None and token.previous_until > now:
+        words.append(f"expires {_minute(token.expires_at)}")
+    if not over and token.previous_until is not None and token.previous_until > now:
         words.append(f"its secret before is good until {_minute(token.previous_until)}")
     words.append(f"last used {_minute(token.last_used_at)}" if token.last_used_at is not None else "never used")
     return "; ".join(words)

@@ -19,8 +19,8 @@ from datamodel import queries, rules as model_rules
 from datamodel.alarms.operations import raise_alarm
 from datamodel.alarms.rules import AlarmKind, family_of
 from datamodel.audit.acting import Actor
-from datamodel.audit.recording import record_removals
-from datamodel.audit.rules import Action
+from datamodel.audit.recording import record, record_removals
+from datamodel.audit.rules import Action, Outcome
 from datamodel.models import RemoteInventory
 from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact
 from datamodel.rows import (
@@ -58,6 +58,7 @@ _RETAINED = """
 class _Role:
     """How the two roles differ: whose clock stamps a row, and who is told of a collision."""
 
+    remote_id: int
     stamp_new: str
     stamp_changed: str
     site_id: uuid.UUID | None
@@ -66,9 +67,8 @@ class _Role:
 
 def apply_artifacts_at_global(*, remote_id: int, site_id: uuid.UUID) -> int:
     """Rows of a site's artifact stream: everything that the site stores."""
-    role = _Role(
-        "inventory_now()", "greatest(inventory_now(), a.last_modified + interval '1 ms')", site_id, verdict_at_global
-    )
+    later = "greatest(inventory_now(), a.last_modified + interval '1 ms')"
+    role = _Role(remote_id, "inventory_now()", later, site_id, verdict_at_global)
     changed = _prepare(remote_id, role)
     # Ours is newer, but may have been passed by the sender before we knew that it holds the artifact: offered once more.
     changed += _execute(
@@ -88,7 +88,7 @@ def apply_artifacts_at_site(*, remote_id: int, selection: Selection) -> int:
     def verdict(incoming: ArtifactRow, known: Known) -> Verdict:
         return verdict_at_site(incoming, known, is_kept=selection.is_wanted(incoming.uri))
 
-    role = _Role("h.last_modified", "h.last_modified", None, verdict)
+    role = _Role(remote_id, "h.last_modified", "h.last_modified", None, verdict)
     changed = _prepare(remote_id, role)
     _leave_unwanted(selection)
     return changed + _merge(role) + _attach_retained()
@@ -127,8 +127,12 @@ def apply_tombstones_at_site(*, remote_id: int) -> int:
 def _record_deaths(remote_id: int, dead: Sequence[ArtifactRow]) -> None:
     """One entry of the audit per batch: who deleted them, at the peer, its own audit says."""
     if dead:
-        peer = RemoteInventory.objects.values_list("name", flat=True).get(id=remote_id)
-        record_removals(Action.HARVEST, peer, [artifact.uri for artifact in dead], actor=Actor(peer, "peer"))
+        peer = _peer(remote_id)
+        record_removals(Action.HARVEST, peer.name, [artifact.uri for artifact in dead], actor=peer)
+
+
+def _peer(remote_id: int) -> Actor:
+    return Actor(RemoteInventory.objects.values_list("name", flat=True).get(id=remote_id), "peer")
 
 
 def _prepare(remote_id: int, role: _Role) -> int:
@@ -191,12 +195,12 @@ def _settle(incoming: ArtifactRow, role: _Role) -> bool:
         insert_tombstone(local.id, local.uri, deleted_at=incoming.content_last_modified)
         local = _renew(local, known.location, reaffirmed_at)
     if verdict is Verdict.REPLACE:
-        _record_conflict(incoming, local, loser_site=_holder(known))
+        _record_conflict(role, incoming, local, loser_site=_holder(known))
         insert_tombstone(local.id, local.uri, deleted_at=incoming.content_last_modified)
         _execute("DELETE FROM site_location WHERE artifact_id = %s", [local.id])
         _retire([local.id])
         return True
-    _record_conflict(local, incoming, loser_site=role.site_id)
+    _record_conflict(role, local, incoming, loser_site=role.site_id)
     insert_tombstone(incoming.id, incoming.uri, deleted_at=local.content_last_modified)
     if role.site_id is not None:
         # Its site holds the uri and shall see the winner, wherever its cursor is.
@@ -217,7 +221,8 @@ def _holder(known: KnownArtifact) -> uuid.UUID | None:
     return row[0] if row else None
 
 
-def _record_conflict(winner: ArtifactRow, loser: ArtifactRow, *, loser_site: uuid.UUID | None) -> None:
+def _record_conflict(role: _Role, winner: ArtifactRow, loser: ArtifactRow, *, loser_site: uuid.UUID | None) -> None:
+    is_same = model_rules.has_same_content(winner, loser)
     is_new = _execute(
         """
         INSERT INTO harvest_conflict (id, uri, winner_id, loser_id, loser_checksum, loser_length, loser_last_modified,
@@ -232,10 +237,21 @@ def _record_conflict(winner: ArtifactRow, loser: ArtifactRow, *, loser_site: uui
             loser.content_length,
             loser.content_last_modified,
             loser_site,
-            model_rules.has_same_content(winner, loser),
+            is_same,
         ],
     )
-    if is_new and not model_rules.has_same_content(winner, loser):
+    if is_new:
+        facts = {
+            "loser": str(loser.id),
+            "winner": str(winner.id),
+            "checksum": loser.content_checksum,
+            "kept": winner.content_checksum,
+            "site": str(loser_site) if loser_site is not None else None,
+        }
+        reason = "the same content has another id" if is_same else "other content was stored later"
+        by = _peer(role.remote_id)
+        record(Action.COLLISION, loser.uri, details=facts, outcome=Outcome.REFUSED, reason=reason, actor=by)
+    if is_new and not is_same:
         text = f"Two sites stored different content as {loser.uri}; the later is kept, the earlier ({loser.id}) counts as deleted."
         raise_alarm(kind=AlarmKind.LOST_COLLISION, subject=family_of(loser.uri), text=text)
 

@@ -5,22 +5,17 @@ from __future__ import annotations
 import functools
 import logging
 import time
-import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from celery import Celery, shared_task
 from django.conf import settings
 from django.db import connection
-from django.db.models import Q, QuerySet
 from kombu.exceptions import OperationalError as BrokerError
 
-from datamodel import key_statements, keys
+from datamodel import keys
 from datamodel.errors import InventoryError
 from datamodel.logs import unit_of_work
-from datamodel.models import RemoteInventory
-from harvest import client, exchange, expiry, queries
-from harvest.client import Remote
+from harvest import exchange, expiry, queries, trusted
 
 logger = logging.getLogger(__name__)
 
@@ -74,42 +69,14 @@ def rotate_keys() -> None:
 @shared_task(name="harvest.tasks.refresh_trusted_keys")
 def refresh_trusted_keys() -> None:
     """The public keys of every paired remote and every global, as it publishes them now; who does not answer keeps those it had."""
-    for remote in _trusted_remotes():
-        _refresh_keys_of(remote)
+    trusted.refresh_all()
     connection.close()
 
 
 def _meet(name: str) -> None:
     """A global that is met for the first time signs URLs at once: its keys cannot wait for the next tick."""
-    for remote in _trusted_remotes().filter(name=name, trusted_keys__isnull=True, paired_at__isnull=True):
-        _refresh_keys_of(remote)
-
-
-def _trusted_remotes() -> QuerySet[RemoteInventory]:
-    is_trusted = Q(paired_at__isnull=False) | Q(role=RemoteInventory.Role.GLOBAL)
-    return RemoteInventory.objects.filter(is_trusted, enabled=True)
-
-
-def _refresh_keys_of(remote: RemoteInventory) -> None:
-    """Those of a paired remote are believed only if a key that is trusted now has signed them."""
-    try:
-        published = client.fetch_public_keys(Remote.of(remote), believed=_believer(remote))
-    except InventoryError as error:
-        facts = {"remote": remote.name, "result": "failed", "reason": error.code, "detail": error.detail}
-        logger.warning("END event=refresh_trusted_keys", extra={"facts": facts})
-        return
-    keys.replace_trusted_keys(remote=remote, keys=published, now=datetime.now(UTC))
-
-
-def _believer(remote: RemoteInventory) -> Callable[[str, bytes], None] | None:
-    if remote.paired_at is None or remote.inventory_id is None:
-        return None
-    trusted = {key.name: bytes(key.public_key) for key in remote.trusted_keys.all()}
-    return functools.partial(_believe, inventory_id=remote.inventory_id, trusted=trusted)
-
-
-def _believe(statement: str, document: bytes, *, inventory_id: uuid.UUID, trusted: dict[str, bytes]) -> None:
-    key_statements.verify(statement, document, inventory_id=inventory_id, trusted=trusted)
+    for remote in trusted.remotes().filter(name=name, trusted_keys__isnull=True, paired_at__isnull=True):
+        trusted.refresh(remote)
 
 
 def request_harvest(name: str) -> bool:

@@ -29,6 +29,7 @@ class AlarmKind(StrEnum):
     LOST_COLLISION = "lost_collision"
     HISTORY_GONE = "history_gone"
     FORGOTTEN_ARTIFACTS = "forgotten_artifacts"
+    STALE_KEYS = "stale_keys"
     TEST = "test"
 
 

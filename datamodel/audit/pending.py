@@ -19,10 +19,11 @@ from datetime import UTC, datetime
 import psycopg
 
 from datamodel import notify
+from datamodel.audit import acting
 from datamodel.audit.acting import Actor
 from datamodel.audit.recording import INSERT_SQL, Values, values_for
 from datamodel.audit.rules import Action, Outcome
-from datamodel.logs import mask_tokens
+from datamodel.logs import mask_tokens, request_id
 from datamodel.wire import time_text
 
 logger = logging.getLogger(__name__)
@@ -187,3 +188,8 @@ def _insert(entries: Sequence[Values]) -> None:
 
 
 pending = Pending()
+
+
+def note_refusal(action: Action, subject: str, *, reason: str) -> None:
+    """Whoever acts now was not let, by what is decided here; `reason` is a word. Outside of the transaction, which will be undone."""
+    pending.refused(acting.current().actor, action, subject, reason=reason, request=request_id.get())

@@ -47,11 +47,24 @@ def record(
 
 def record_removals(action: Action, subject: str, uris: Iterable[str], *, actor: Actor | None = None) -> None:
     """One entry for many rows that went at once, with how many and the first of their uris; none if nothing went."""
-    gone = list(uris)
-    if gone:
+    _record_many(values_of(action, subject, actor=actor), "removed", list(uris))
+
+
+def record_refusals(action: Action, subject: str, uris: Iterable[str], *, reason: str) -> None:
+    """The same for many that were asked for at once and refused for one reason."""
+    _record_many(values_of(action, subject, outcome=Outcome.REFUSED, reason=reason), "refused", list(uris))
+
+
+def record_permissions(action: Action, subject: str, uris: Iterable[str]) -> None:
+    """The same for many that were asked for at once and granted; whoever asked does it, and records that."""
+    _record_many(values_of(action, subject), "granted", list(uris))
+
+
+def _record_many(values: Values, word: str, uris: list[str]) -> None:
+    if uris:
+        told = {"audit_count": len(uris), "audit_details": Jsonb(bounded({word: len(uris), "uris": examples(uris)}))}
         with connection.cursor() as cursor:
-            values = values_of(action, subject, details={"removed": len(gone), "uris": examples(gone)}, actor=actor)
-            cursor.execute(INSERT_SQL, values | {"audit_count": len(gone)})
+            cursor.execute(INSERT_SQL, values | told)
 
 
 def values_of(

@@ -29,6 +29,7 @@ class Action(StrEnum):
     RETIRE = "retire"
     HARVEST = "harvest"
     RECONCILE = "reconcile"
+    COLLISION = "collision"
     REQUEST = "request"
     LOGIN = "login"
     LOGOUT = "logout"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import ssl
 from typing import Any, cast
 
 from allauth.account.adapter import DefaultAccountAdapter
@@ -18,9 +17,12 @@ from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import reverse
 
+from datamodel.audit.pending import note_refusal
+from datamodel.audit.rules import Action
 from datamodel.login.operations import update_user
+from datamodel.login.outgoing import provider_session
 from datamodel.login.provider import PROVIDER, provider_id
-from datamodel.login.rules import Person
+from datamodel.login.rules import SignedIn
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,8 @@ _FAILED = "Signing in did not succeed: try again, or ask an operator, who finds 
 
 
 def turn_away(request: HttpRequest, reason: str, *, told: str = _FAILED) -> HttpResponseRedirect:
-    """Back to the page for signing in, with a message; the reason is for the log."""
+    """Back to the page for signing in, with a message; the reason is for the log, and for the audit, which gathers them."""
+    note_refusal(Action.LOGIN, reason, reason="single_sign_on")
     logger.warning("END event=login", extra={"facts": {"result": "failed", "reason": reason[:300]}})
     messages.error(request, told)
     return HttpResponseRedirect(reverse("admin:login"))
@@ -70,14 +73,7 @@ class SocialAdapter(DefaultSocialAccountAdapter):
         return [app]
 
     def get_requests_session(self) -> Any:
-        session = super().get_requests_session()  # type: ignore[no-untyped-call]
-        # What everything else of ours trusts, not a list that comes with `requests`.
-        system = ssl.get_default_verify_paths()
-        session.verify = settings.INVENTORY_CA_FILE or system.cafile or system.capath or True
-        session.max_redirects = 0
-        # Neither proxies nor credentials of the machine's environment.
-        session.trust_env = False
-        return session
+        return provider_session()
 
     def is_open_for_signup(self, request: HttpRequest, sociallogin: SocialLogin) -> bool:
         """Whoever is admitted has a user here; who is not did not come so far."""
@@ -89,8 +85,10 @@ class SocialAdapter(DefaultSocialAccountAdapter):
         return True
 
     def pre_social_login(self, request: HttpRequest, sociallogin: SocialLogin) -> None:
-        person = _person(request)
-        user = cast("AbstractUser", sociallogin.user)
+        signed_in = _signed_in(request)
+        if not signed_in.answers(sociallogin.state.get("nonce")):
+            raise ImmediateHttpResponse(turn_away(request, "the ID token answers another request (nonce)"))
+        person, user = signed_in.person, cast("AbstractUser", sociallogin.user)
         if sociallogin.is_existing:
             update_user(user=user, person=person, prefix=settings.INVENTORY_LOGIN_PREFIX)
         if not person.is_admitted:
@@ -112,7 +110,7 @@ class SocialAdapter(DefaultSocialAccountAdapter):
         del form
         user = cast("AbstractUser", sociallogin.user)
         user.set_unusable_password()
-        person = _person(request)
+        person = _signed_in(request).person
         try:
             # Whole or not at all: a user without its link would be in its own way.
             with transaction.atomic():
@@ -134,5 +132,5 @@ class SocialAdapter(DefaultSocialAccountAdapter):
         raise ImmediateHttpResponse(turn_away(request, f"{error}: {exception}"))
 
 
-def _person(request: HttpRequest) -> Person:
-    return cast("Person", request.login_person)  # type: ignore[attr-defined]  # by `provider.py`
+def _signed_in(request: HttpRequest) -> SignedIn:
+    return cast("SignedIn", request.signed_in)  # type: ignore[attr-defined]  # by `provider.py`

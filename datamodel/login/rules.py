@@ -23,6 +23,26 @@ class Person:
     is_admitted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """What an ID token says: who, and in answer to which request (`nonce`)."""
+
+    person: Person
+    nonce: object
+
+    def answers(self, nonce: object) -> bool:
+        """Whether it was made for the request of this nonce (OpenID Connect Core 1.0, 3.1.3.7, 11)."""
+        return isinstance(nonce, str) and nonce != "" and self.nonce == nonce
+
+
+def check_party(claims: Mapping[str, object], client: str) -> None:
+    """Raises `ValueError` for a token that was issued to somebody else (the same, 4 and 5)."""
+    party, audience = claims.get("azp"), claims.get("aud")
+    is_for_many = isinstance(audience, list) and len(audience) > 1
+    if (party is not None or is_for_many) and party != client:
+        raise ValueError("the ID token was issued to another party (azp)")
+
+
 def person_of(
     claims: Mapping[str, object], *, user_claim: str, groups_claim: str, prefix: str, admitted: Iterable[str]
 ) -> Person:

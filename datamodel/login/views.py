@@ -22,6 +22,9 @@ from django.views.decorators.cache import never_cache
 from datamodel.login.adapters import turn_away
 from datamodel.login.provider import LoginAdapter, provider_id
 
+# What `requests` raises is an OSError.
+_FAILURES = (OAuth2Error, OSError, ValueError)
+
 View = Callable[[HttpRequest], HttpResponse]
 
 
@@ -48,8 +51,7 @@ def begin(request: HttpRequest) -> HttpResponse:
     except ImmediateHttpResponse as error:
         response: HttpResponse = error.response
         return response
-    except (OAuth2Error, OSError, ValueError) as error:
-        # What `requests` raises is an OSError.
+    except _FAILURES as error:
         return turn_away(request, f"the provider cannot be asked: {error}")
     facts = {"url": answer["Location"], "login_name": settings.INVENTORY_LOGIN_NAME}
     return render(request, "admin/datamodel/login/leaving.html", facts)
@@ -61,7 +63,10 @@ def finish(request: HttpRequest) -> HttpResponse:
     """Signed in for a while, or back to the page for signing in. Asked twice the second does not succeed: a state is good once."""
     if request.method != "GET":
         return redirect("admin:login")
-    response: HttpResponse = OAuth2CallbackView.adapter_view(LoginAdapter(request))(request)
+    try:
+        response: HttpResponse = OAuth2CallbackView.adapter_view(LoginAdapter(request))(request)
+    except _FAILURES as error:
+        return turn_away(request, f"the provider cannot be asked: {error}")
     if request.user.is_authenticated:
         request.session.set_expiry(settings.INVENTORY_LOGIN_SECONDS)
     return response

@@ -13,6 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_POST
 
+from datamodel import rates
 from datamodel.doors import unlimited
 from datamodel.errors import ContentTooLargeError, InvalidRequestError
 from datamodel.models import RemoteInventory
@@ -68,7 +69,11 @@ def revocations(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_POST
 def redemption(request: HttpRequest, invitation: uuid.UUID) -> HttpResponse:
-    """The accepting inventory introduces itself, and proves to know the secret of the code; the answer is signed."""
+    """The accepting inventory introduces itself, and proves to know the secret of the code; the answer is signed.
+
+    Anybody may come, so each address may come only so often.
+    """
+    rates.charge_pairing(request)
     body = _body(request)
     try:
         introduction = Introduction.parse(_document(body))

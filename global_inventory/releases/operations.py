@@ -12,6 +12,8 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 
+from datamodel.audit.recording import record_permissions, record_refusals
+from datamodel.audit.rules import Action
 from datamodel.checksums import Checksum
 from datamodel.operations import serialized
 from datamodel.rows import database_now
@@ -118,8 +120,20 @@ def _grant(
                 )
             )
     _mark(site_id, [one for one, made in zip(asked, verdicts, strict=True) if made.outcome is Outcome.GRANTED])
+    _record(site_id, asked, verdicts)
     _count(Counter(made.outcome for made in verdicts))
     return verdicts
+
+
+def _record(site_id: uuid.UUID, asked: Sequence[Release], verdicts: Sequence[Verdict]) -> None:
+    """For the audit: what may go, and what was refused for which reason; a repeat is nothing new."""
+    subject = f"copies at {site_id}"
+    for outcome in sorted({made.outcome for made in verdicts} - {Outcome.REPEATED}):
+        uris = [one.uri for one, made in zip(asked, verdicts, strict=True) if made.outcome is outcome]
+        if outcome is Outcome.GRANTED:
+            record_permissions(Action.RETIRE, subject, uris)
+        else:
+            record_refusals(Action.RETIRE, subject, uris, reason=outcome.value)
 
 
 def _mark(site_id: uuid.UUID, granted: Sequence[Release]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterable, Iterator
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from django.conf import settings
 from django.db import connection
@@ -174,8 +174,13 @@ def _html_lines(namespace: Namespace | None, readable: Reach) -> Iterator[str]:
     for entry in queries.entries(namespace, readable):
         name = unquote(entry.name)
         link = quote_name(base + name)
-        yield f'<a href="./{link}">{html.escape(name)}</a>{_details(entry)}\n'
+        yield f'<a href="./{link}">{html.escape(_visible(name))}</a>{_details(entry)}\n'
     yield "</pre></body></html>\n"
+
+
+def _visible(name: str) -> str:
+    """What cannot be seen, or turns round what can, is written out: nobody shall take a name for another."""
+    return "".join(letter if letter.isprintable() else quote(letter) for letter in name)
 
 
 def _details(entry: Entry) -> str:

@@ -17,7 +17,7 @@ from django.db import connection, transaction
 
 from datamodel import brake
 from datamodel.attachment import drop_locations
-from datamodel.audit.recording import record_removals
+from datamodel.audit.recording import record_refusals, record_removals
 from datamodel.audit.rules import Action
 from datamodel.errors import RemoteError, RemoteRefusedError
 from datamodel.logs import unit_of_work
@@ -43,6 +43,7 @@ from site_service.retention.rules import (
 logger = logging.getLogger(__name__)
 
 _DROPPED_AT_ONCE = 500
+_KEPT = frozenset({ReleaseState.REFUSED, ReleaseState.RETURNING})
 _WANTED = "this site's policy wants it: file sync would bring it back; narrow the policy first"
 
 
@@ -55,6 +56,7 @@ class Taken:
     uri: str
     content_checksum: str
     tries: int
+    namespace: str
     stored_at: datetime | None
 
 
@@ -184,6 +186,7 @@ _TAKE_UP_SQL = """
         SELECT d.id FROM copy_release d WHERE d.state = %(state)s AND d.next_try_at <= inventory_now()
         ORDER BY d.next_try_at, d.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
     RETURNING r.id, r.artifact_id, r.uri, r.content_checksum, r.tries, (
+        SELECT n.namespace FROM retire_run n WHERE n.id = r.run_id), (
         SELECT greatest(l.stored_at, e.last_modified) FROM storage_location l
             LEFT JOIN storage_location_event e ON e.id = l.artifact_id
         WHERE l.artifact_id = r.location_id)
@@ -212,7 +215,7 @@ _OUTCOME_SQL = """
 _GRANTED_SQL = "SELECT id, artifact_id FROM copy_release WHERE state = 'granted' ORDER BY artifact_id LIMIT %s"
 _LOCK_SQL = "SELECT 1 FROM artifact WHERE id = ANY(%s) ORDER BY id FOR UPDATE"
 _DROPPABLE_SQL = """
-    SELECT id, artifact_id, location_id IS NOT NULL, uri FROM copy_release
+    SELECT id, artifact_id, uri, location_id IS NOT NULL FROM copy_release
     WHERE id = ANY(%s) AND state = 'granted' ORDER BY id FOR UPDATE
 """
 
@@ -271,10 +274,21 @@ def _settle(taken: Sequence[Taken], decisions: Mapping[uuid.UUID, Decision]) -> 
         if decision.state is ReleaseState.ASKED:
             _put_off(members, reason=decision.reason, detail=decision.detail)
         else:
-            ids = [one.release_id for one in members]
-            move(ids, decision.state, reason=decision.reason, detail=decision.detail)
+            _end(members, decision)
     facts = {decision.reason or decision.state.value: len(members) for decision, members in groups.items()}
     logger.info("END event=ask_releases", extra={"facts": {"files": len(taken), **facts, "result": "ok"}})
+
+
+def _end(taken: Sequence[Taken], decision: Decision) -> None:
+    """What becomes of these; for the audit, which of a run may not go, and why."""
+    with transaction.atomic():
+        ids = [one.release_id for one in taken]
+        move(ids, decision.state, reason=decision.reason, detail=decision.detail)
+        if decision.state in _KEPT:
+            reason = f"{decision.reason}: {decision.detail}" if decision.detail else decision.reason
+            for namespace in sorted({one.namespace for one in taken}):
+                uris = [one.uri for one in taken if one.namespace == namespace]
+                record_refusals(Action.RETIRE, namespace, uris, reason=reason)
 
 
 def _put_off(taken: Iterable[Taken], *, detail: str, reason: str = "") -> None:
@@ -299,11 +313,12 @@ def _drop_granted() -> int:
         # A statement of its own: it sees what was committed while the locks were waited for.
         cursor.execute(_DROPPABLE_SQL, [[release_id for release_id, _ in found]])
         granted = cursor.fetchall()
-    brake.count_removals(source=SOURCE, uris=[uri for _, _, is_here, uri in granted if is_here])
-    dropped = drop_locations([artifact_id for _, artifact_id, is_here, _ in granted if is_here])
-    record_removals(Action.RETIRE, "copies that all globals let go", sorted(map(str, dropped)))
-    move([release_id for release_id, _, is_here, _ in granted if is_here], ReleaseState.DROPPED)
-    move([release_id for release_id, _, is_here, _ in granted if not is_here], ReleaseState.GONE)
+    brake.count_removals(source=SOURCE, uris=[uri for _, _, uri, is_here in granted if is_here])
+    dropped = set(drop_locations([artifact_id for _, artifact_id, _, is_here in granted if is_here]))
+    uris = sorted(uri for _, artifact_id, uri, _ in granted if artifact_id in dropped)
+    record_removals(Action.RETIRE, "copies that all globals let go", uris)
+    move([release_id for release_id, _, _, is_here in granted if is_here], ReleaseState.DROPPED)
+    move([release_id for release_id, _, _, is_here in granted if not is_here], ReleaseState.GONE)
     return len(found)
 
 

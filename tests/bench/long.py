@@ -69,11 +69,14 @@ def load(world: World, count: int) -> None:
     for connection in (site, hub):
         connection.execute("SET session_replication_role = replica")
     copy = f"COPY artifact ({_COLUMNS}) FROM STDIN"
+    kept = [_drop_indexes(connection) for connection in (site, hub)]
     with site.cursor() as ours, hub.cursor() as theirs, ours.copy(copy) as here, theirs.copy(copy) as there:
         lines = rows(count)
         while block := "".join(islice(lines, _BLOCK)):
             here.write(block)
             there.write(block)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(_execute_all, (site, hub), kept))
     site.execute(
         """INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at)
            SELECT id, id::text, left(id::text, 3), inventory_now() FROM artifact"""
@@ -82,6 +85,32 @@ def load(world: World, count: int) -> None:
     for connection in (site, hub):
         connection.execute("SET session_replication_role = origin")
         connection.execute("VACUUM ANALYZE")
+
+
+def _drop_indexes(connection: Connection[tuple[object, ...]]) -> list[str]:
+    """Ten million rows in random order go into a heap in minutes, and into its indexes in hours: they are made afterwards.
+
+    Returns the statements that make them again, keys of other tables that need them last.
+    """
+    constraints = connection.execute(
+        """SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid) FROM pg_constraint
+           WHERE contype IN ('p', 'u', 'f') AND (conrelid = 'artifact'::regclass OR confrelid = 'artifact'::regclass)
+           ORDER BY contype = 'f' DESC"""
+    ).fetchall()
+    for table, name, _ in constraints:
+        connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
+    indexes = connection.execute(
+        "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = 'artifact'::regclass"
+    ).fetchall()
+    for name, _ in indexes:
+        connection.execute(f"DROP INDEX {name}")
+    again = [f"ALTER TABLE {table} ADD CONSTRAINT {name} {text}" for table, name, text in reversed(constraints)]
+    return ["SET maintenance_work_mem = '512MB'", *(str(text) for _, text in indexes), *again]
+
+
+def _execute_all(connection: Connection[tuple[object, ...]], statements: list[str]) -> None:
+    for statement in statements:
+        connection.execute(statement)
 
 
 def differ(world: World) -> None:

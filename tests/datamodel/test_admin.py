@@ -32,6 +32,7 @@ from datamodel.models import (
     NamespaceGrant,
     ObsoleteStorageLocation,
     PairingInvitation,
+    PreauthKeyPair,
     RemoteInventory,
     RoleAssignment,
     StorageSite,
@@ -93,23 +94,21 @@ def page(model: type[models.Model], what: str, *args: object) -> str:
 
 
 @pytest.mark.usefixtures("rows")
-def test_every_list_and_every_row_opens_and_nothing_hostile_or_secret_comes_out(operator: Client) -> None:
+def test_no_secret_comes_out_of_lists_and_rows(operator: Client) -> None:
+    # That every page of the admin opens, and shows what is hostile as text: test_hostile_pages.py.
     sealed = RemoteInventory.objects.get().token
     opened = 0
-    for model in ours():
+    for model in (RemoteInventory, ApiToken, PreauthKeyPair, TrustedKey):
         pages = [page(model, "changelist"), *(page(model, "change", row.pk) for row in model._default_manager.all())]
         for address in pages:
             response = operator.get(address)
             body = response.content.decode()
             assert response.status_code == 200, address
-            assert HOSTILE not in body
-            assert "'onclick=x" not in body
             assert "remote-secret" not in body
             assert auth.token_digest("api-secret") not in body
             assert bytes(sealed).decode() not in body
-            assert response["Content-Security-Policy"].startswith("default-src 'self'")
             opened += 1
-    assert opened > 2 * 13
+    assert opened == 2 * 4
 
 
 @pytest.mark.usefixtures("rows")

@@ -71,8 +71,27 @@ def test_a_tokens_page_tells_what_it_may_do_and_from_where(auditor: Client) -> N
     assert "<td>cadc:A/<br>cadc:C/<br></td>" in rows["delete"]
     assert "the token itself" in rows["delete"]
     assert "cadc" not in rows["write"]
-    tokens.revoke_api_tokens(tokens=ApiToken.objects.all(), now=NOW)
-    assert (
-        "the token itself"
-        not in auditor.get(reverse("admin:datamodel_apitoken_change", args=[token.pk])).content.decode()
-    )
+
+
+@pytest.mark.parametrize("over", ["expired", "was revoked"])
+def test_a_token_that_is_over_may_nothing_on_its_page_in_the_list_and_in_answers(auditor: Client, over: str) -> None:
+    auth.create_api_token(name="t", grants=frozenset({Grant.READ}), now=NOW)
+    token = ApiToken.objects.get()
+    place, listed = reverse("admin:datamodel_apitoken_change", args=[token.pk]), "/admin/datamodel/apitoken/"
+    asked = {"caller": "token:t", "operation": "read", "uri": "cadc:A/x"}
+    assert "the token itself" in auditor.get(place).content.decode()
+    assert 'alt="True"' in auditor.get(listed).content.decode()
+    assert "may read cadc:A/x" in auditor.get(PAGE, asked).content.decode()
+    if over == "expired":
+        # Not a moment later than it opens nothing: it may not be used when it ends, either.
+        ApiToken.objects.update(expires_at=NOW)
+    else:
+        tokens.revoke_api_tokens(tokens=ApiToken.objects.all(), now=NOW)
+    page = auditor.get(place).content.decode()
+    assert f"Nothing: it {over} {NOW:%Y-%m-%d %H:%M} UTC" in page
+    assert "the token itself" not in page
+    assert "the grant of" not in page
+    assert 'alt="False"' in auditor.get(listed).content.decode()
+    answer = auditor.get(PAGE, asked).content.decode()
+    assert f"the token t {over}" in answer
+    assert "may read" not in answer

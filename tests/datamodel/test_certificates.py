@@ -10,8 +10,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -19,8 +18,6 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 import urllib3
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from django.contrib.auth import get_user_model
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse
@@ -38,6 +35,7 @@ from datamodel.processes import wait_until
 from datamodel.proxies import client_address
 from harvest.demo.supervisor import port_is_free
 from tests.architecture.source import PROJECT
+from tests.fakes.authority import certificate
 from tests.scenarios.federation import free_ports
 
 ALICE = "CN=alice,O=x\\, y,C=CA"
@@ -210,25 +208,6 @@ def test_a_proxy_by_a_unix_socket_is_trusted_when_that_is_said(settings: Setting
 # --- with a real nginx
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:{PROJECT / 'build/nginx/usr/sbin'}")
-
-
-def certificate(directory: Path, name: str, subject: list[x509.NameAttribute[str]], issuer: Any = None) -> Any:
-    """A key and a certificate in files, signed by `issuer` or by itself; returns what signs with it."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    own = x509.Name(subject)
-    builder = x509.CertificateBuilder().subject_name(own).issuer_name(issuer[0] if issuer else own)
-    builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    if issuer is None:
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    else:
-        names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
-        builder = builder.add_extension(names, critical=False)
-    made = builder.sign(issuer[1] if issuer else key, hashes.SHA256())
-    (directory / f"{name}.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    kinds = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (directory / f"{name}.key").write_bytes(key.private_bytes(*kinds))
-    return own, key
 
 
 def who(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import html
 import re
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import urllib3
 from allauth.socialaccount.models import SocialAccount
+from cryptography import x509
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.db.models.signals import post_save
 from django.test import Client
 from pytest_django import Settings
 
-from datamodel import access
+from datamodel import access, issuers
+from datamodel.audit.models import AuditEntry
+from datamodel.audit.pending import pending
 from datamodel.grants import Role
 from datamodel.login import provider
 from datamodel.login.rules import merged, person_of
 from datamodel.models import InventoryIdentity
+from tests.fakes.authority import certificate
 from tests.fakes.issuer import FakeIssuer, serve_issuer
 
 User = get_user_model()
@@ -40,7 +46,7 @@ def issuer(served: FakeIssuer, settings: Settings, inventory: InventoryIdentity)
     settings.INVENTORY_OIDC_PRIVATE = True
     settings.INVENTORY_PUBLIC_URL = "http://testserver"
     served.person, served.info = {"sub": "s-1", "groups": ["operators", "astro"]}, None
-    served.codes, served.wrong, served.answers = {}, {}, {}
+    served.codes, served.wrong, served.answers, served.dripping = {}, {}, {}, {}
     provider._keys_of.cache_clear()
     return served
 
@@ -107,6 +113,10 @@ def test_who_is_in_no_admitted_group_any_more_loses_all_sessions(issuer: FakeIss
     other = Client()
     assert sign_in(other)["Location"] == LOGIN
     assert "none of the groups that may sign in" in said(other)
+    pending.write(everything=True)
+    refused = AuditEntry.objects.get(outcome="refused")
+    assert (refused.action, refused.reason, refused.address) == ("login", "single_sign_on", "127.0.0.1")
+    assert "sso-s-1" in refused.subject
     assert not is_in(other)
     assert not is_in(client)
     assert not User.objects.get().groups.exists()
@@ -184,6 +194,11 @@ def test_state_and_proof_key_are_sent_and_the_scopes_that_are_configured(issuer:
     assert set(asked["scope"][0].split()) == {"openid", "profile"}
     assert len(asked["state"][0]) >= 16
     assert len(asked["code_challenge"][0]) == 43
+    again = parse_qs(urlsplit(leave(client)).query)
+    assert len(asked["nonce"][0]) == len(again["nonce"][0]) == 32
+    assert asked["nonce"] != again["nonce"]
+    # Of two that were begun in one session, each has its own.
+    assert sign_in(client)["Location"] == "/admin/"
 
 
 def test_a_state_is_good_once_and_in_its_own_session_only(issuer: FakeIssuer, client: Client) -> None:
@@ -201,6 +216,11 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("expired", {"exp": 1_000_000_000}),
     ("of another issuer", {"iss": "https://evil.example"}),
     ("without a subject", {"sub": None}),
+    ("for several, of none", {"aud": ["inventory", "other"]}),
+    ("of another party", {"azp": "other"}),
+    ("for another request", {"nonce": "a" * 32}),
+    ("for no request", {"nonce": None}),
+    ("with a nonce that is no text", {"nonce": 7}),
     ("with a hostile name", {"sub": "a,b"}),
     ("with a long name", {"sub": "a" * 200}),
 ]
@@ -217,6 +237,23 @@ def test_an_id_token_that_is_not_believed_signs_nobody_in(
     assert not User.objects.exists()
 
 
+def test_an_id_token_of_somebody_elses_sign_in_signs_nobody_in(issuer: FakeIssuer, client: Client) -> None:
+    sign_in(Client())
+    # What a thief has seen of it, with a code of his own.
+    stolen = issuer.token(**issuer.person, nonce="of the victim's request")
+    issuer.answers["/token"] = {"access_token": "x", "id_token": stolen}
+    issuer.info = {"sub": "s-1", "groups": ["operators"]}
+    url = leave(client)
+    issuer.info["nonce"] = parse_qs(urlsplit(url).query)["nonce"][0]
+    assert client.get(agree(url))["Location"] == LOGIN
+    assert not is_in(client)
+
+
+def test_a_token_for_several_names_us_as_its_party(issuer: FakeIssuer, client: Client) -> None:
+    issuer.wrong = {"aud": ["inventory", "other"], "azp": "inventory"}
+    assert sign_in(client)["Location"] == "/admin/"
+
+
 def test_a_signature_by_another_key_signs_nobody_in(issuer: FakeIssuer, client: Client) -> None:
     with serve_issuer() as evil:
         forged = evil.token(iss=issuer.url, groups=["operators"])
@@ -226,12 +263,31 @@ def test_a_signature_by_another_key_signs_nobody_in(issuer: FakeIssuer, client: 
 
 
 @pytest.mark.parametrize(
-    "answer", [400, 500, {"access_token": "x"}, {"access_token": "x", "id_token": "nonsense"}, ["x"]]
+    "answer",
+    [
+        400,
+        500,
+        {"access_token": "x"},
+        {"access_token": "x", "id_token": "nonsense"},
+        {"access_token": "x", "id_token": "nonsense", "expires_in": "soon"},
+        ["x"],
+    ],
 )
 def test_a_provider_that_answers_nonsense_signs_nobody_in(issuer: FakeIssuer, client: Client, answer: Any) -> None:
     issuer.answers["/token"] = answer
     assert sign_in(client)["Location"] == LOGIN
     assert not is_in(client)
+
+
+def test_what_a_provider_answers_is_not_in_the_log(
+    issuer: FakeIssuer, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    issuer.answers["/token"] = {"id_token": issuer.token(), "refresh_token": "opaque-secret"}
+    sign_in(client)
+    reasons = [str(record.__dict__["facts"]) for record in caplog.records if record.levelname == "WARNING"]
+    assert len(reasons) == 1
+    assert "opaque-secret" not in reasons[0]
+    assert issuer.token()[:20] not in reasons[0]
 
 
 def test_who_declines_comes_back(issuer: FakeIssuer, client: Client) -> None:
@@ -253,6 +309,68 @@ def test_a_provider_without_tls_is_not_asked_unless_that_is_allowed(
 ) -> None:
     settings.INVENTORY_OIDC_PRIVATE = False
     assert client.post(BEGIN)["Location"] == LOGIN
+
+
+@pytest.fixture
+def with_tls(issuer: FakeIssuer, settings: Settings, tmp_path: Path) -> Iterator[FakeIssuer]:
+    """A provider whose certificate is of a private authority."""
+    authority = certificate(tmp_path, "ca", [x509.NameAttribute(x509.NameOID.COMMON_NAME, "test CA")])
+    certificate(tmp_path, "server", [x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")], authority)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    with serve_issuer(tls) as found:
+        settings.INVENTORY_LOGIN_ISSUER = found.url
+        settings.INVENTORY_CA_FILE = str(tmp_path / "ca.pem")
+        yield found
+
+
+def agreed(issuer: FakeIssuer, url: str) -> str:
+    """As `agree`, without going there."""
+    return f"{CALLBACK}?{urlsplit(issuer.authorize(urlsplit(url).query)).query}"
+
+
+def test_a_private_authority_is_the_one_that_is_configured(
+    with_tls: FakeIssuer, client: Client, settings: Settings
+) -> None:
+    with_tls.info = {"sub": "s-1"}
+    assert client.get(agreed(with_tls, leave(client)))["Location"] == "/admin/"
+    assert is_in(client)
+    asked = len(with_tls.asked)
+    settings.INVENTORY_CA_FILE = ""
+    assert client.post(BEGIN)["Location"] == LOGIN
+    assert len(with_tls.asked) == asked
+
+
+def test_a_private_address_is_not_called_unless_that_is_allowed(
+    with_tls: FakeIssuer, client: Client, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    back = agreed(with_tls, leave(client))
+    asked = len(with_tls.asked)
+    settings.INVENTORY_OIDC_PRIVATE = False
+    assert client.post(BEGIN)["Location"] == LOGIN
+    assert client.get(back)["Location"] == LOGIN
+    assert len(with_tls.asked) == asked
+    reasons = [record.__dict__["facts"]["reason"] for record in caplog.records if record.levelname == "WARNING"]
+    assert ["not called from here" in reason for reason in reasons] == [True, True]
+
+
+@pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/token", "/userinfo"])
+@pytest.mark.parametrize("how", ["too large", "too slow", "sends elsewhere"])
+def test_a_provider_has_so_long_for_so_much_and_sends_nobody_on(
+    issuer: FakeIssuer, client: Client, monkeypatch: pytest.MonkeyPatch, path: str, how: str
+) -> None:
+    issuer.info = {"sub": "s-1", "groups": ["operators"]}
+    back = agree(leave(client))
+    if how == "too large":
+        issuer.answers[path] = {"access_token": "x" * 600_000}
+    elif how == "too slow":
+        monkeypatch.setattr(issuers, "FETCH_SECONDS", 0.05)
+        issuer.dripping[path] = 0.1
+    else:
+        issuer.answers[path] = 302
+    assert client.get(back)["Location"] == LOGIN
+    assert not is_in(client)
+    assert "/elsewhere" not in issuer.asked
 
 
 def test_groups_may_be_told_at_userinfo_but_of_the_same_person_only(issuer: FakeIssuer, client: Client) -> None:

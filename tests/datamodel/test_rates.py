@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import socket
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 from unittest.mock import ANY
 
 import pytest
@@ -22,6 +24,7 @@ from datamodel.env import Rate
 from datamodel.errors import NotConfiguredError
 from datamodel.models import InventoryIdentity
 from datamodel.permissions import Grant
+from datamodel.rates import Bucket
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +158,79 @@ def test_without_redis_nobody_is_refused_and_a_counter_says_so(
         # One request waited for it, the others did not.
         assert time.monotonic() - began < 0.9
         assert value(rates.unavailable) == before + 1
+
+
+@pytest.fixture
+def no_redis(settings: Settings) -> None:
+    settings.INVENTORY_DRAMATIQ_URL = "redis://127.0.0.1:1/0"
+    rates.forget()
+
+
+REDEMPTION = f"/pairings/{uuid.UUID(int=1)}/redemption"
+
+
+def redeem(address: str = "127.0.0.1") -> int:
+    document = {"inventoryId": str(uuid.UUID(int=2)), "role": "site", "url": "https://x.test", "keys": [KEY]}
+    return Client().post(REDEMPTION, document, content_type="application/json", REMOTE_ADDR=address).status_code
+
+
+KEY = {"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": "A" * 43}
+
+
+@pytest.mark.parametrize("redis", ["with Redis", "without Redis"])
+def test_pairing_codes_are_shown_so_often_by_one_address(
+    inventory: InventoryIdentity, settings: Settings, request: pytest.FixtureRequest, redis: str
+) -> None:
+    if redis == "without Redis":
+        request.getfixturevalue("no_redis")
+    settings.INVENTORY_RATE_FAILED = Rate(2, 60)
+    assert [redeem() for _ in range(4)] == [403, 403, 429, 429]
+    assert redeem("192.0.2.1") == 403
+    # Somebody behind a proxy that does not say who is one of all these.
+    settings.INVENTORY_TRUSTED_PROXIES = ["unix"]
+    assert [redeem("") for _ in range(3)] == [403, 403, 429]
+
+
+def test_too_many_codes_are_refused_before_anything_is_looked_at(
+    inventory: InventoryIdentity, settings: Settings, django_assert_num_queries: Any
+) -> None:
+    settings.INVENTORY_RATE_FAILED = Rate(1, 60)
+    redeem()
+    with django_assert_num_queries(0):
+        answer = Client().post(REDEMPTION, b"x" * 100_000, content_type="application/json")
+    assert (answer.status_code, answer.json()["code"]) == (429, "too_many_requests")
+    assert 1 <= int(answer["Retry-After"]) <= 60
+
+
+@pytest.mark.usefixtures("no_redis")
+def test_without_redis_passwords_and_tokens_are_guessed_no_faster(
+    inventory: InventoryIdentity, settings: Settings
+) -> None:
+    settings.INVENTORY_RATE_FAILED = Rate(2, 60)
+    User.objects.create_superuser("admin", password="right")
+    client, wrong = Client(), Client(headers={"authorization": "Bearer wrong"})
+    attempts = [client.post("/admin/login/", {"username": "admin", "password": "wrong"}) for _ in range(3)]
+    assert [attempt.status_code for attempt in attempts] == [200, 200, 429]
+    assert [wrong.get("/artifacts").status_code for _ in range(3)] == [401, 401, 429]
+    assert reader().get("/artifacts").status_code == 200
+
+
+def test_what_a_process_counts_itself_comes_back_and_is_bounded() -> None:
+    own = rates.OwnBuckets(most=3)
+
+    def wait(whose: str, now: float, cost: int = 1) -> float:
+        return own.charge(Bucket("pairing", whose, Rate(2, 10), cost), now).wait
+
+    assert [wait("a", 100.0) for _ in range(3)] == [0, 0, 5]
+    assert wait("a", 104.0) == 1
+    assert [wait("a", 105.0), wait("a", 105.0)] == [0, 5]
+    assert [wait("b", 105.0, cost=0) for _ in range(5)] == [0] * 5
+    for other in "cdef":
+        wait(other, 105.0)
+    # The first was forgotten for those that came later.
+    assert wait("a", 105.0) == 0
+    assert wait("f", 105.0) == 0
+    assert wait("f", 105.0) == 5
 
 
 def test_where_no_budget_is_set_redis_is_not_asked(inventory: InventoryIdentity, settings: Settings) -> None:

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import secrets
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ class FakeIssuer:
         # Codes that were given, with the query that asked for each; claims of ID tokens that are not as they should be.
         self.codes: dict[str, dict[str, str]] = {}
         self.wrong: dict[str, Any] = {}
+        # How long the body of a path comes after its header.
+        self.dripping: dict[str, float] = {}
         self.rotate("k1")
 
     def rotate(self, name: str, kind: str = "EC") -> None:
@@ -101,12 +104,12 @@ class FakeIssuer:
         return {
             "access_token": "opaque",
             "token_type": "Bearer",
-            "id_token": self.token(**{**self.person, **self.wrong}),
+            "id_token": self.token(**{**self.person, "nonce": asked.get("nonce"), **self.wrong}),
         }
 
 
 @contextmanager
-def serve_issuer() -> Iterator[FakeIssuer]:
+def serve_issuer(tls: ssl.SSLContext | None = None) -> Iterator[FakeIssuer]:
     """A provider on a free port."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -134,13 +137,17 @@ def serve_issuer() -> Iterator[FakeIssuer]:
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            if self.path in issuer.dripping:
+                time.sleep(issuer.dripping[self.path])
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name in the base class
             del format, args
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    issuer = FakeIssuer(f"http://127.0.0.1:{server.server_port}")
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    issuer = FakeIssuer(f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import urllib3
@@ -15,6 +16,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from datamodel import auth
+from datamodel.audit.models import AuditEntry
 from datamodel.checksums import Checksum
 from datamodel.models import RemoteInventory, SiteLocation, StorageSite
 from datamodel.operations import delete_artifact
@@ -186,8 +188,18 @@ def test_the_second_of_two_sites_is_refused(
     row = federation.add_artifact(URI, *pair)
     confirm(alpha, row)
     confirm(beta, row)
-    assert outcome(site_caller, pair[0], entry(row)) == "granted"
+    release = uuid.uuid4()
+    assert outcome(site_caller, pair[0], entry(row, release)) == "granted"
     assert outcome(other_caller, pair[1], entry(row)) == "too_few_copies"
+    # What was granted is one entry however often it is asked; each refusal says why, and who asked.
+    outcome(site_caller, pair[0], entry(row, release))
+    recorded = AuditEntry.objects.filter(action="retire").order_by("id")
+    told = [(one.who, one.subject, one.outcome, one.reason, one.details) for one in recorded]
+    assert told == [
+        (ANY, f"copies at {pair[0].site_id}", "done", "", {"granted": 1, "uris": [URI]}),
+        (ANY, f"copies at {pair[1].site_id}", "refused", "too_few_copies", {"refused": 1, "uris": [URI]}),
+    ]
+    assert told[0][0] != told[1][0]
 
 
 def test_what_was_granted_is_granted_again_whatever_happened_since(

@@ -14,6 +14,7 @@ from pytest_django.fixtures import Settings
 
 from datamodel import rows, rules, sealing
 from datamodel.alarms.models import Alarm
+from datamodel.audit.models import AuditEntry
 from datamodel.errors import CursorGoneError, InventoryError, RaceLostError, RemoteProtocolError, RemoteUnavailableError
 from datamodel.models import (
     Artifact,
@@ -303,6 +304,12 @@ def test_colliding_artifacts_converge_on_the_later_one(peer: FakeInventory, seco
     assert conflict.loser_site_id == (site.id if loser is ours else peer.inventory_id)
     assert (conflict.loser_checksum, conflict.loser_length) == (loser.content_checksum, loser.content_length)
     assert Alarm.objects.filter(kind="lost_collision").exists() == (data == b"other")
+    harvest()
+    entry = AuditEntry.objects.get(action="collision")
+    assert (entry.who, entry.method, entry.subject, entry.outcome) == ("peer", "peer", loser.uri, "refused")
+    assert (entry.details["loser"], entry.details["winner"]) == (str(loser.id), str(winner.id))
+    assert entry.details["checksum"] == loser.content_checksum
+    assert ("same content" in entry.reason) == conflict.same_content
     holders = {location.site_id for location in SiteLocation.objects.filter(artifact_id=winner.id)}
     assert holders == ({peer.inventory_id} if winner is theirs else {site.id})
     assert not SiteLocation.objects.filter(artifact_id=loser.id).exists()

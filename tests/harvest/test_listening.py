@@ -25,6 +25,7 @@ from django.db import connection
 from pytest_django.fixtures import Settings
 
 from datamodel import sealing
+from datamodel.alarms.models import Alarm
 from datamodel.models import Artifact, HarvestState, InventoryIdentity, RemoteInventory, TrustedKey
 from datamodel.pairing import operations as pairing
 from datamodel.preauth import SigningKey
@@ -350,6 +351,59 @@ def test_new_keys_of_a_paired_inventory_are_believed_only_from_one_that_is_trust
     assert refreshed(lambda body: ", ".join(sign(body) for sign in both), second, third) == {"2", "3"}
     pairing.revoke(name="omega", reason="test")
     assert refreshed(signed_keys(peer, first.remote, third), third) == set()
+
+
+def stale_alarms(*, is_open: bool) -> list[tuple[str, str]]:
+    rows = Alarm.objects.filter(kind="stale_keys", cleared_at__isnull=is_open).values_list("subject", "text")
+    return sorted(rows)
+
+
+def test_keys_that_cannot_be_refreshed_for_long_are_an_alarm_until_they_can(
+    inventory: InventoryIdentity, peer: FakeInventory
+) -> None:
+    paired = peers.paired("omega", role="site", url=peer.url)
+    sound = signed_keys(peer, paired.remote, paired.key)
+    peer.keys, peer.signs = {paired.key.key_id: paired.key.public_bytes}, sound
+    tasks.refresh_trusted_keys()
+    peer.signs = None
+    tasks.refresh_trusted_keys()
+    assert not Alarm.objects.exists(), "it has failed for a moment"
+    TrustedKey.objects.update(fetched_at=datetime.now(UTC) - timedelta(minutes=61))
+    for _ in range(2):
+        tasks.refresh_trusted_keys()
+    ((subject, text),) = stale_alarms(is_open=True)
+    assert (subject, "not signed" in text) == ("omega", True)
+    assert Alarm.objects.get().count == 2
+    peer.signs = sound
+    tasks.refresh_trusted_keys()
+    assert (stale_alarms(is_open=True), len(stale_alarms(is_open=False))) == ([], 1)
+
+
+def test_a_short_overlap_leaves_less_time(
+    from_global: RemoteInventory, peer: FakeInventory, settings: Settings
+) -> None:
+    settings.INVENTORY_KEY_OVERLAP = timedelta(minutes=10)
+    peer.keys = {"one": b"1" * 32}
+    tasks.refresh_trusted_keys()
+    peer.status = {"pubkey": 500}
+    for minutes, count in ((4, 0), (6, 1)):
+        TrustedKey.objects.update(fetched_at=datetime.now(UTC) - timedelta(minutes=minutes))
+        tasks.refresh_trusted_keys()
+        assert len(stale_alarms(is_open=True)) == count
+
+
+def test_a_peer_that_answers_but_never_with_keys_is_an_alarm_and_one_that_is_not_trusted_any_more_is_none(
+    from_global: RemoteInventory, peer: FakeInventory
+) -> None:
+    peer.status = {"pubkey": 500}
+    tasks.refresh_trusted_keys()
+    assert not Alarm.objects.exists(), "nobody has met it yet"
+    RemoteInventory.objects.update(last_contact_at=datetime.now(UTC))
+    tasks.refresh_trusted_keys()
+    assert [subject for subject, _ in stale_alarms(is_open=True)] == ["peer"]
+    pairing.revoke(name="peer", reason="test")
+    tasks.refresh_trusted_keys()
+    assert stale_alarms(is_open=True) == []
 
 
 def test_keys_that_arrive_while_their_inventory_is_revoked_are_not_kept(

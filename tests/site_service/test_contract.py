@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from datamodel import keys
 from tests.contract import conforms
 from tests.site_service.conftest import TOKEN
 from tests.site_service.server import SiteProcess, free_port
@@ -24,6 +26,7 @@ def test_some_requests_are_answered_as_documented(live: SiteProcess, tmp_path: P
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("anonymous", [False, True], ids=["with a token", "anonymous"])
 def test_many_requests_are_answered_as_documented(token: str, tmp_path: Path, anonymous: bool) -> None:
+    keys.create_key_pair(now=datetime.now(UTC), active_from=datetime.now(UTC))
     environment = {"INVENTORY_ANONYMOUS_READ": str(anonymous), "INVENTORY_RATE_FAILED": ""}
     site = SiteProcess(tmp_path, free_port(), environment)
     site.start()

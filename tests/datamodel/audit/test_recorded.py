@@ -22,6 +22,7 @@ from datamodel.alarms.models import Alarm
 from datamodel.alarms.operations import acknowledge_alarms, clear_alarms, raise_alarm
 from datamodel.alarms.rules import AlarmKind
 from datamodel.audit import acting, archiving, chain, metrics, tasks
+from datamodel.audit.acting import Acting, Actor
 from datamodel.audit.models import AuditEntry, AuditReadRule
 from datamodel.audit.pending import pending
 from datamodel.audit.recording import record
@@ -104,10 +105,16 @@ def test_what_stops_and_lets_pass(settings: Settings) -> None:
         brake.foresee_removals(source="harvest:g", uris=[URI.value])
     brake.engage(stopped.value)
     brake.engage(stopped.value)
+    with acting.on_behalf_of(Acting(actor=Actor("op", "session"))):
+        brake.engage(stopped.value)
+    pending.write(everything=True)
+    tried = AuditEntry.objects.latest("id")
+    assert (tried.who, tried.action, tried.reason) == ("op", "brake-engaged", "deletion_brake")
     brake.release(brakes=DeletionBrake.objects.all())
-    engaged, _, released = AuditEntry.objects.order_by("id")[1:]
+    engaged, _, _, released = AuditEntry.objects.order_by("id")[1:]
     assert (engaged.action, engaged.outcome, engaged.subject) == ("brake-engaged", "refused", released.subject)
     assert recorded()[1:] == [
+        ("brake-engaged", "harvest:g"),
         ("brake-engaged", "harvest:g"),
         ("alarm-cleared", "harvest:g"),
         ("brake-released", "harvest:g"),

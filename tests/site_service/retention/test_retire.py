@@ -14,6 +14,7 @@ from pytest_django import Settings
 
 from datamodel import attachment, operations
 from datamodel.attachment import Arrival
+from datamodel.audit.models import AuditEntry
 from datamodel.errors import StateConflictError
 from datamodel.models import (
     Artifact,
@@ -145,6 +146,10 @@ def test_refused_copies_stay_with_the_reason(copies: Copies, inventory_of_all: F
     assert (run.state, run.refused_files, run.dropped_files) == ("finished", 1, 1)
     assert StorageLocation.objects.get().artifact_id == one.id
     assert inventory_of_all.returned == []
+    began, refused, went = AuditEntry.objects.filter(action="retire").order_by("id")
+    assert (began.outcome, went.details["uris"]) == ("done", [two.uri])
+    assert (refused.subject, refused.outcome, refused.count) == (NAMESPACE, "refused", 1)
+    assert (refused.reason.partition(":")[0], refused.details["uris"]) == ("too_few_copies", [one.uri])
 
 
 @pytest.mark.parametrize("fault", ["away", "failing", "nonsense", "for another site", "left out", "answers lost"])

@@ -19,6 +19,8 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from datamodel import operations, rows
+from datamodel.audit.models import AuditEntry
+from datamodel.audit.pending import pending
 from datamodel.errors import ArtifactNotFoundError, InventoryError, StateConflictError
 from datamodel.models import Artifact, DeletedArtifactEvent, RetiredArtifact, StorageLocation, StorageLocationEvent
 from datamodel.snapshots.models import SnapshotMark
@@ -76,10 +78,18 @@ def test_a_repeat_finds_nothing_more_to_undelete(client: Client) -> None:
     assert "no deleted or replaced content of" in undelete(client, 404, uri=URI)["detail"]
 
 
+def refusals() -> list[tuple[str, str, str]]:
+    """What the audit has of those who were not let."""
+    pending.write(everything=True)
+    rows = AuditEntry.objects.filter(outcome="refused").order_by("id")
+    return list(rows.values_list("action", "subject", "reason"))
+
+
 def test_what_was_replaced_comes_back_only_if_that_is_said_and_the_present_is_retired_in_turn(client: Client) -> None:
     put(client, b"one")
     put(client, b"second")
     assert "has other content now" in undelete(client, 409, uri=URI)["detail"]
+    assert refusals() == [("undelete", URI, "other_content")]
     assert content(client) == b"second"
     (item,) = undelete(client, uri=URI, replace=True)["items"]
     assert item["outcome"] == "replaced"
@@ -126,6 +136,7 @@ def test_bytes_that_are_going_or_gone_never_come_back(client: Client, state: str
     with pytest.raises(StateConflictError, match="not kept any more"):
         operations.undelete_artifact(retired_id=RetiredArtifact.objects.get().id)
     assert not Artifact.objects.exists()
+    assert refusals() == [("undelete", URI, "not_kept")]
 
 
 def test_of_purge_and_undelete_at_once_exactly_one_wins(client: Client, store: ArtifactStore) -> None:
