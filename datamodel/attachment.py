@@ -46,10 +46,8 @@ def drop_locations(artifact_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
     """
     _lock(list(artifact_ids))
     with connection.cursor() as cursor:
-        cursor.execute(_DELETE_SQL, [list(artifact_ids)])
+        cursor.execute(_DROP_SQL, [list(artifact_ids)])
         dropped = {row[0]: Located(row[1], row[2]) for row in cursor.fetchall()}
-        cursor.execute("DELETE FROM storage_location_event WHERE id = ANY(%s)", [list(dropped)])
-        cursor.execute(_DROPPED_EVENT_SQL, [list(dropped)])
     insert_obsolete(*dropped.values())
     return set(dropped)
 
@@ -69,17 +67,29 @@ _TOUCH_SQL = """
     UPDATE artifact a SET txid = 0, content_sha256 = coalesce(a.content_sha256, n.sha256)
     FROM unnest(%(ids)s::uuid[], %(sha256s)s::bytea[]) AS n(id, sha256) WHERE a.id = n.id
 """
-_DELETE_SQL = (
-    "DELETE FROM storage_location WHERE artifact_id = ANY(%s) RETURNING artifact_id, storage_id, storage_bucket"
-)
-_DROPPED_EVENT_SQL = """
+# Later than the copy and than news of it, wherever the clock has jumped: a global tells by it of which copy the news are.
+_DROP_SQL = """
+    WITH ended AS (DELETE FROM storage_location WHERE artifact_id = ANY(%s) RETURNING artifact_id, storage_id, storage_bucket, stored_at),
+    former AS (DELETE FROM storage_location_event WHERE id IN (SELECT artifact_id FROM ended) RETURNING id, last_modified),
+    told AS (
+        INSERT INTO deleted_storage_location_event (id, uri, last_modified, meta_checksum, txid, is_dropped)
+        SELECT a.id, a.uri, greatest(inventory_now(), e.stored_at + interval '1 ms', f.last_modified + interval '1 ms'),
+            event_meta_checksum(a.id, a.uri), 0, TRUE
+        FROM ended e JOIN artifact a ON a.id = e.artifact_id LEFT JOIN former f ON f.id = a.id
+        ON CONFLICT (id) DO NOTHING
+    )
+    SELECT artifact_id, storage_id, storage_bucket FROM ended
+"""
+_EVENT_SQL = """
     INSERT INTO deleted_storage_location_event (id, uri, last_modified, meta_checksum, txid, is_dropped)
     SELECT a.id, a.uri, inventory_now(), event_meta_checksum(a.id, a.uri), 0, TRUE FROM artifact a WHERE a.id = ANY(%s)
     ON CONFLICT (id) DO NOTHING
 """
 _EVENT_SQL = """
+    WITH former AS (DELETE FROM deleted_storage_location_event WHERE id = ANY(%(ids)s) RETURNING id, last_modified)
     INSERT INTO storage_location_event (id, uri, last_modified, meta_checksum, txid)
-    SELECT a.id, a.uri, inventory_now(), event_meta_checksum(a.id, a.uri), 0 FROM artifact a WHERE a.id = ANY(%(ids)s)
+    SELECT a.id, a.uri, greatest(inventory_now(), f.last_modified + interval '1 ms'), event_meta_checksum(a.id, a.uri), 0
+    FROM artifact a LEFT JOIN former f ON f.id = a.id WHERE a.id = ANY(%(ids)s)
     ON CONFLICT (id) DO NOTHING
 """
 
@@ -105,5 +115,4 @@ def _insert(arrivals: Sequence[Arrival]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(_INSERT_SQL, values)
         cursor.execute(_TOUCH_SQL, values)
-        cursor.execute("DELETE FROM deleted_storage_location_event WHERE id = ANY(%(ids)s)", values)
         cursor.execute(_EVENT_SQL, values)

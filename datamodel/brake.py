@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 
 from django.conf import settings
@@ -23,7 +24,7 @@ from datamodel.deletion import Limits, governing
 from datamodel.errors import DeletionBrakeError
 from datamodel.models import BrakeRule, DeletionBrake
 from datamodel.queries import row_count
-from datamodel.uris import prefix_upper_bound
+from datamodel.uris import longest_namespace_sql, prefix_upper_bound
 
 RELEASE = timedelta(hours=24)
 _TALLY_SQL = """
@@ -40,24 +41,29 @@ def count_removals(*, source: str, uris: Iterable[str]) -> None:
     """Call it in the transaction that removes the artifacts (or copies) of these uris on behalf of a source, before it does.
 
     Each uri counts under the longest namespace that has a BrakeRule, the others under the settings. Raises
-    `DeletionBrakeError`, which must undo the transaction; its catcher calls `engage` in another. A source that was stopped
+    `DeletionBrakeError`, which must undo the transaction; around that is `engaging`. A source that was stopped
     stays stopped, the next day too, until `release`.
     """
-    rules = {
-        rule.namespace: Limits(rule.most_count, rule.most_percent / 100)
-        for rule in BrakeRule.objects.all()
-    }  # fmt: skip
-    # In one order, so that two sources never wait for each other.
-    for namespace, more in sorted(Counter(governing(uri, rules) for uri in uris).items()):
-        limits = rules.get(namespace) or Limits(settings.INVENTORY_BRAKE_COUNT, settings.INVENTORY_BRAKE_PERCENT / 100)
-        _count(source, namespace, more, limits)
+    rules = _rules()
+    _count_all(source, Counter(governing(uri, rules) for uri in uris), rules)
 
 
 def foresee_removals(*, source: str, uris: Iterable[str]) -> None:
     """Raises as `count_removals` would if all these were removed now; counts nothing."""
+    rules = _rules()
+    foresee_counts(source=source, counts=Counter(governing(uri, rules) for uri in uris))
+
+
+def foresee_counts(*, source: str, counts: Mapping[str, int]) -> None:
+    """The same for so many of each namespace that has a rule ("": of none)."""
     with transaction.atomic():
-        count_removals(source=source, uris=uris)
+        _count_all(source, counts, _rules())
         transaction.set_rollback(True)
+
+
+def governing_sql(column: str) -> tuple[str, dict[str, str | float]]:
+    """The namespace whose rule counts for a column's uri ("": none), as SQL with its named parameters."""
+    return longest_namespace_sql(column, [(name, name) for name in _rules()], otherwise="''", name="rule")
 
 
 def engage(stopped: DeletionBrakeError) -> None:
@@ -73,6 +79,16 @@ def engage(stopped: DeletionBrakeError) -> None:
         raise_alarm(kind=AlarmKind.DELETION_BRAKE, subject=str(brake), text=stopped.detail)
 
 
+@contextmanager
+def engaging() -> Iterator[None]:
+    """Whoever is stopped in this block is recorded as stopped, and an alarm; put it around the transaction that is undone."""
+    try:
+        yield
+    except DeletionBrakeError as stopped:
+        engage(stopped)
+        raise
+
+
 def release(*, brakes: QuerySet[DeletionBrake], period: timedelta = RELEASE) -> int:
     """An operator lets these pass for a time, however much they remove; returns how many. Whoever waits is woken."""
     with transaction.atomic():
@@ -84,6 +100,20 @@ def release(*, brakes: QuerySet[DeletionBrake], period: timedelta = RELEASE) -> 
             record(Action.BRAKE_RELEASED, subject, details={"hours": period.total_seconds() / 3600})
         notify.announce()
     return released
+
+
+def _rules() -> dict[str, Limits]:
+    return {
+        rule.namespace: Limits(rule.most_count, rule.most_percent / 100)
+        for rule in BrakeRule.objects.all()
+    }  # fmt: skip
+
+
+def _count_all(source: str, counts: Mapping[str, int], rules: Mapping[str, Limits]) -> None:
+    # In one order, so that two sources never wait for each other.
+    for namespace, more in sorted(counts.items()):
+        limits = rules.get(namespace) or Limits(settings.INVENTORY_BRAKE_COUNT, settings.INVENTORY_BRAKE_PERCENT / 100)
+        _count(source, namespace, more, limits)
 
 
 def _count(source: str, namespace: str, more: int, limits: Limits) -> None:

@@ -278,12 +278,14 @@ def _clear(artifact_id: uuid.UUID, expected: Located) -> bool:
     with connection.cursor() as cursor:
         # A statement of its own: it sees what was committed while the lock was waited for.
         cursor.execute(
-            "DELETE FROM storage_location WHERE artifact_id = %s AND storage_id = %s AND storage_bucket = %s",
+            "DELETE FROM storage_location WHERE artifact_id = %s AND storage_id = %s AND storage_bucket = %s RETURNING stored_at",
             [artifact_id, expected.storage_id, expected.storage_bucket],
         )
-        if not cursor.rowcount:
-            return False
-    rows.exchange_event("storage_location_event", "deleted_storage_location_event", artifact_id, known.artifact.uri)
+        ended = cursor.fetchone()
+    if ended is None:
+        return False
+    tables = "storage_location_event", "deleted_storage_location_event"
+    rows.exchange_event(*tables, artifact_id, known.artifact.uri, after=ended[0])
     return True
 
 
@@ -323,7 +325,8 @@ def _undelete(retired: RetiredRow, *, replaces: bool) -> Recorded:
         rows.insert_location(existing.id, existing.uri, retired.located)
         record(Action.UNDELETE, uri.value, details=_told(existing, meaning, None))
         return Recorded(existing, meaning, txid)
-    row = _new_artifact(uri, _content_of(retired), max(now, retired.died_at + rules.MILLISECOND), existing, None)
+    ended_at = max(retired.died_at, retired.ended_at)
+    row = _new_artifact(uri, _content_of(retired), max(now, ended_at + rules.MILLISECOND), existing, None)
     if existing is not None:
         rows.insert_tombstone(existing.id, existing.uri, deleted_at=row.content_last_modified)
         rows.retire_artifacts([existing.id], died_at=now)

@@ -112,13 +112,14 @@ class RetiredRow:
     content_encoding: str | None
     born_at: datetime
     died_at: datetime
+    ended_at: datetime
     located: Located
     state: str
 
 
 RETIRED_COLUMNS = (
     "r.id, r.uri, r.content_checksum, r.content_sha256, r.content_length, r.content_type, r.content_encoding, r.born_at, "
-    "r.died_at, r.storage_id, r.storage_bucket, r.state"
+    "r.died_at, coalesce(r.ended_at, r.died_at), r.storage_id, r.storage_bucket, r.state"
 )
 
 
@@ -134,8 +135,9 @@ def retired_from(row: Sequence[Any]) -> RetiredRow:
         content_encoding=row[6],
         born_at=row[7],
         died_at=row[8],
-        located=Located(row[9], row[10]),
-        state=row[11],
+        ended_at=row[9],
+        located=Located(row[10], row[11]),
+        state=row[12],
     )
 
 

@@ -143,15 +143,22 @@ def insert_obsolete(*places: Located) -> None:
         )
 
 
-def exchange_event(old_table: str, new_table: str, artifact_id: uuid.UUID, uri: str) -> None:
-    """One kind of location event takes the place of the other: they exclude each other (house, decision 5)."""
-    checksum = rules.event_meta_checksum(artifact_id, uri)
+def exchange_event(
+    old_table: str, new_table: str, artifact_id: uuid.UUID, uri: str, *, after: datetime | None = None
+) -> None:
+    """One kind of location event takes the place of the other: they exclude each other (house, decision 5).
+
+    It is later than the other, and than `after`, wherever the clock has jumped: a global tells by it of which copy the news are.
+    """
+    values: dict[str, uuid.UUID | str | datetime | None]
+    values = {"id": artifact_id, "uri": uri, "checksum": rules.event_meta_checksum(artifact_id, uri), "after": after}
     with prepared_cursor() as cursor:
-        cursor.execute(f"DELETE FROM {old_table} WHERE id = %s", [artifact_id])
         cursor.execute(
-            f"INSERT INTO {new_table} (id, uri, last_modified, meta_checksum, txid) VALUES (%s, %s, inventory_now(), %s, 0) "
+            f"WITH former AS (DELETE FROM {old_table} WHERE id = %(id)s RETURNING last_modified) "
+            f"INSERT INTO {new_table} (id, uri, last_modified, meta_checksum, txid) VALUES (%(id)s, %(uri)s, greatest(inventory_now(), "
+            "(SELECT last_modified FROM former) + interval '1 ms', %(after)s::timestamptz + interval '1 ms'), %(checksum)s, 0) "
             "ON CONFLICT (id) DO NOTHING",
-            [artifact_id, uri, checksum],
+            values,
         )
 
 

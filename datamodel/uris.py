@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import quote
@@ -125,6 +126,18 @@ def namespace_filter(namespaces: list[Namespace]) -> list[Namespace]:
         if not kept or namespace not in kept[-1]:
             kept.append(namespace)
     return kept
+
+
+def longest_namespace_sql(
+    column: str, values: Iterable[tuple[str, str | float]], *, otherwise: str, name: str
+) -> tuple[str, dict[str, str | float]]:
+    """The value of the longest of these namespaces that a column's uri lies under, as SQL with its named parameters."""
+    cases, parameters = list[str](), dict[str, str | float]()
+    for number, (namespace, value) in enumerate(sorted(values, key=lambda pair: -len(pair[0]))):
+        begin, end, then = (f"{name}_{what}{number}" for what in ("from", "to", "then"))
+        cases.append(f"WHEN {column} >= %({begin})s AND {column} < %({end})s THEN %({then})s")
+        parameters |= {begin: namespace, end: prefix_upper_bound(namespace), then: value}
+    return (f"(CASE {' '.join(cases)} ELSE {otherwise} END)" if cases else otherwise), parameters
 
 
 def prefix_upper_bound(prefix: str) -> str:

@@ -19,7 +19,6 @@ from django.db import DatabaseError, connection
 from datamodel import brake
 from datamodel.errors import (
     CursorGoneError,
-    DeletionBrakeError,
     HistoryGoneError,
     InventoryError,
     RaceLostError,
@@ -68,25 +67,36 @@ def harvest(name: str, *, turn_seconds: float | None = None, on_change: Callable
     lease = operations.claim_remote(name)
     if lease is None:
         return Harvested(is_busy=True)
-    error = ""
+    with recording_failure(lambda error: operations.release_remote(lease, error=error)):
+        try:
+            with unit_of_work(logger, "harvest", remote=name) as work:
+                found = _Turn(lease, TURN_SECONDS if turn_seconds is None else turn_seconds, on_change).run()
+                work.note(rows=found.rows, changed=found.changed, rejected=found.rejected, complete=found.is_complete)
+                return found
+        except RaceLostError:
+            # Someone else moved the cursor (a changed policy) or took the lease: what is left is another turn's.
+            return Harvested(is_interrupted=True)
+
+
+@contextmanager
+def recording_failure(finish: Callable[[str], object], *, unforeseen: str = "") -> Iterator[None]:
+    """However the block ends, `finish` is told why it failed: "" if it did not, `unforeseen` if that has no words of ours.
+
+    Who was stopped by the brake is recorded as stopped before. Errors pass through.
+    """
+    error = unforeseen
     try:
-        with unit_of_work(logger, "harvest", remote=name) as work:
-            found = _Turn(lease, TURN_SECONDS if turn_seconds is None else turn_seconds, on_change).run()
-            work.note(rows=found.rows, changed=found.changed, rejected=found.rejected, complete=found.is_complete)
-            return found
-    except RaceLostError:
-        # Someone else moved the cursor (a changed policy) or took the lease: what is left is another turn's.
-        return Harvested(is_interrupted=True)
+        with brake.engaging():
+            yield
+        error = ""
     except InventoryError as failure:
         error = f"{failure.code}: {failure.detail}"
-        if isinstance(failure, DeletionBrakeError):
-            brake.engage(failure)
         raise
     except DatabaseError as failure:
         error = f"database: {failure}"
         raise
     finally:
-        operations.release_remote(lease, error=error)
+        finish(error)
 
 
 class _Turn:

@@ -35,13 +35,16 @@ _WORD = (
 )
 _COLUMNS = "id, uri, content_checksum, content_sha256, content_length, content_type, content_encoding"
 _ENDED = "coalesce(r.ended_at, r.died_at)"
-_LIVING = f"""
-    SELECT {_COLUMNS}, content_last_modified AS born_at FROM artifact a
-    WHERE a.uri > %(after)s AND a.uri < %(before)s AND a.content_last_modified <= %(moment)s
+_LIVING_THEN = f"""
+    SELECT {_COLUMNS}, content_last_modified AS born_at FROM artifact a WHERE a.content_last_modified <= %(moment)s
 """
-_ENDED_SINCE = f"""
-    SELECT {_COLUMNS}, born_at FROM retired_artifact r
-    WHERE r.uri > %(after)s AND r.uri < %(before)s AND r.born_at <= %(moment)s AND {_ENDED} > %(moment)s
+_ENDED_LATER = f"""
+    SELECT {_COLUMNS}, born_at FROM retired_artifact r WHERE r.born_at <= %(moment)s AND {_ENDED} > %(moment)s
+"""
+_LIVING = f"{_LIVING_THEN} AND a.uri > %(after)s AND a.uri < %(before)s"
+_ENDED_SINCE = f"{_ENDED_LATER} AND r.uri > %(after)s AND r.uri < %(before)s"
+_ONE_SQL = f"""
+    {_LIVING_THEN} AND a.uri = %(uri)s UNION ALL {_ENDED_LATER} AND r.uri = %(uri)s ORDER BY born_at DESC, id DESC LIMIT 1
 """
 # Each half by the index of its uris, and no further than the page: the planner would rather read all and sort.
 _PAGE_SQL = f"""
@@ -129,6 +132,14 @@ def all_entries(prefix: str, moment: datetime, *, after: str = "", rows: int = P
     """
     for group in _by_uri(_PAGE_SQL, {"moment": moment}, prefix, after, rows):
         yield _entry(max(group, key=lambda row: (row[7], row[0])))
+
+
+def entry_of(uri: str, moment: datetime) -> Entry | None:
+    """What a uri was as of a moment."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ONE_SQL, {"uri": uri, "moment": moment})
+        row = cursor.fetchone()
+    return _entry(row) if row is not None else None
 
 
 def tree(prefix: str, moment: datetime) -> Tree:

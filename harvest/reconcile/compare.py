@@ -15,10 +15,9 @@ from contextlib import ExitStack, contextmanager
 from itertools import islice
 
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import connection
 
-from datamodel import brake
-from datamodel.errors import CursorGoneError, DeletionBrakeError, InventoryError, NotReadyError, RaceLostError
+from datamodel.errors import CursorGoneError, NotReadyError, RaceLostError
 from datamodel.logs import unit_of_work
 from datamodel.models import RemoteInventory
 from datamodel.positions import read_identity
@@ -67,26 +66,17 @@ def reconcile(name: str, *, mode: Mode, on_change: Callable[[], None] = lambda: 
     if remote is None:
         raise NotReadyError(f"there is no enabled remote {name!r} that this inventory harvests")
     run = operations.begin_run(remote=remote, mode=mode)
-    error = "interrupted: the process was stopped, or failed in an unforeseen way"
-    try:
-        with unit_of_work(logger, "reconcile", remote=name, mode=mode.value) as work:
-            if mode is not Mode.REPORT:
-                _harvest(remote)
-                remote.refresh_from_db()
-            _Comparison(remote, run, mode, on_change).run()
-            work.note(here=run.rows_here, there=run.rows_there, bytes=run.traffic_bytes, requests=run.requests)
-            work.note(**{f"found_{label}": count for label, count in sorted(run.differences.items())})
-        error = ""
-    except InventoryError as failure:
-        error = f"{failure.code}: {failure.detail}"
-        if isinstance(failure, DeletionBrakeError):
-            brake.engage(failure)
-        raise
-    except DatabaseError as failure:
-        error = f"database: {failure}"
-        raise
-    finally:
-        operations.finish_run(run=run, error=error)
+    interrupted = "interrupted: the process was stopped, or failed in an unforeseen way"
+    with (
+        exchange.recording_failure(lambda error: operations.finish_run(run=run, error=error), unforeseen=interrupted),
+        unit_of_work(logger, "reconcile", remote=name, mode=mode.value) as work,
+    ):
+        if mode is not Mode.REPORT:
+            _harvest(remote)
+            remote.refresh_from_db()
+        _Comparison(remote, run, mode, on_change).run()
+        work.note(here=run.rows_here, there=run.rows_there, bytes=run.traffic_bytes, requests=run.requests)
+        work.note(**{f"found_{label}": count for label, count in sorted(run.differences.items())})
     return run
 
 

@@ -20,7 +20,7 @@ from datamodel import brake, operations as model
 from datamodel.adoption import adopt_content, move_location, retire_content
 from datamodel.audit.recording import record
 from datamodel.audit.rules import Action as AuditAction
-from datamodel.errors import ArtifactNotFoundError, DeletionBrakeError, StateConflictError, StorageError
+from datamodel.errors import ArtifactNotFoundError, StateConflictError, StorageError
 from datamodel.operations import Preconditions, serialized
 from datamodel.queries import artifact_by_id
 from datamodel.restoration import refuse_while_restoring
@@ -88,11 +88,8 @@ def apply_finding(
     connection.close()
     found = look(store, finding.storage_id)
     waited = grace if grace is not None else grace_configured()
-    try:
+    with brake.engaging():
         applied = serialized(lambda: _apply(finding_id, found, waited, decided_by))
-    except DeletionBrakeError as stopped:
-        brake.engage(stopped)
-        raise
     connection.close()
     if applied.follow is not None:
         _follow(store, finding.storage_id, applied.follow)
@@ -105,11 +102,8 @@ def foresee(*, findings: QuerySet[ValidationFinding]) -> None:
     removing = findings.filter(action__in=[action.value for action in REMOVES_ROWS]).order_by()
     for policy in removing.values_list("policy", flat=True).distinct():
         uris = [uri or "" for uri in removing.filter(policy=policy).values_list("uri", flat=True)]
-        try:
+        with brake.engaging():
             brake.foresee_removals(source=brake_source(Policy(policy)), uris=uris)
-        except DeletionBrakeError as stopped:
-            brake.engage(stopped)
-            raise
 
 
 def brake_source(policy: Policy) -> str:

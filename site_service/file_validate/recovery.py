@@ -18,6 +18,7 @@ from datamodel.rows import database_now
 from site_service.file_validate import queries, runs
 from site_service.file_validate.operations import apply_finding
 from site_service.file_validate.rules import TAKES_AWAY, Action, Policy
+from site_service.retention import retire
 from site_service.storage.registry import get_store
 
 _MOST_PASSES = 5
@@ -29,8 +30,11 @@ _FACTS = {Action.CLEAR_LOCATION, Action.ATTACH_LOCATION, Action.MOVE_LOCATION, A
 
 
 def recover(options: StepOptions) -> dict[str, Any]:
-    """RecoverFromStorage until nothing is left to apply. Raises `StorageError`. A repeat goes on where the run stands."""
-    done: Counter[str] = Counter()
+    """RecoverFromStorage until nothing is left to apply. Raises `StorageError`. A repeat goes on where the run stands.
+
+    Runs of retire end: what globals have let go since the backup was made, or taken back, is not in it.
+    """
+    done = Counter({"runs of retire ended": retire.end_all()})
     policy = Policy.RECOVER_FROM_STORAGE
     for _ in range(_MOST_PASSES):
         _survey(policy, options)
@@ -38,7 +42,7 @@ def recover(options: StepOptions) -> dict[str, Any]:
         done.update(applied)
         if not applied:
             break
-    return dict(sorted(done.items()))
+    return dict(sorted((+done).items()))
 
 
 def validate(options: StepOptions) -> dict[str, Any]:

@@ -13,7 +13,13 @@ from django.template.defaultfilters import filesizeformat
 
 from datamodel import operations
 from datamodel.admin import RetiredArtifactAdmin, TableAdmin
-from datamodel.errors import ArtifactNotFoundError, InvalidUriError, RaceLostError, StateConflictError
+from datamodel.errors import (
+    ArtifactNotFoundError,
+    DeletionBrakeError,
+    InvalidUriError,
+    RaceLostError,
+    StateConflictError,
+)
 from datamodel.models import RetiredArtifact
 from datamodel.uris import Namespace
 from harvest.tasks import send_task
@@ -83,6 +89,7 @@ def described(found: retire.RetirePreview) -> str:
     return (
         f"{found.files} files ({filesizeformat(found.bytes)}) are stored here under this namespace; {found.wanted_files} of them stay, "
         "because this site's policy wants them. Of the others those go that every global allows to go, which is asked only then."
+        + (f" The brake would stop this: {found.brake}." if found.brake else "")
     )
 
 
@@ -106,6 +113,11 @@ class RetireRunForm(forms.ModelForm):  # type: ignore[type-arg]  # the stub is g
         if not self.errors and not values["confirm"]:
             found = retire.preview(Namespace(values["namespace"]))
             raise ValidationError(f"{described(found)} Tick “confirm” and save again if that is meant.")
+        if not self.errors:
+            try:
+                retire.refuse_braked(Namespace(values["namespace"]))
+            except DeletionBrakeError as error:
+                raise ValidationError(error.detail) from error
         return values
 
 

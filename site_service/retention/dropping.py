@@ -15,6 +15,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
+from datamodel import brake
 from datamodel.attachment import drop_locations
 from datamodel.audit.recording import record_refusals, record_removals
 from datamodel.audit.rules import Action
@@ -29,6 +30,7 @@ from site_service.retention import releases
 from site_service.retention.releases import Wanted
 from site_service.retention.rules import (
     OPEN_RELEASES,
+    SOURCE,
     Answer,
     Decision,
     ReleaseState,
@@ -111,7 +113,7 @@ def drop_granted() -> int:
 
     Commits together, under the locks of the artifacts: the end of the location with its DeletedStorageLocationEvent, the bytes as
     obsolete (they go after the longest GET), the release as dropped. A copy that was stored anew since is another one: it stays.
-    None while the inventory is restored.
+    None while the inventory is restored. Raises `DeletionBrakeError` when it would be too many for a day.
     """
     return 0 if is_restoring() else serialized(_drop_granted)
 
@@ -311,6 +313,7 @@ def _drop_granted() -> int:
         # A statement of its own: it sees what was committed while the locks were waited for.
         cursor.execute(_DROPPABLE_SQL, [[release_id for release_id, _ in found]])
         granted = cursor.fetchall()
+    brake.count_removals(source=SOURCE, uris=[uri for _, _, uri, is_here in granted if is_here])
     dropped = set(drop_locations([artifact_id for _, artifact_id, _, is_here in granted if is_here]))
     uris = sorted(uri for _, artifact_id, uri, _ in granted if artifact_id in dropped)
     record_removals(Action.RETIRE, "copies that all globals let go", uris)

@@ -9,13 +9,13 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Count, Exists, OuterRef, Subquery
 
-from datamodel.models import HarvestConflict, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
+from datamodel.models import DeletionBrake, HarvestConflict, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
 from datamodel.queries import RETIRED_COLUMNS, RetiredRow, retired_from
 from datamodel.rows import database_now
 from datamodel.snapshots.queries import FREE_SQL
 from datamodel.uris import ArtifactUri, Namespace, prefix_upper_bound
 from site_service.retention.models import CopyRelease, CopyReleaseOutcome, RetentionRule, RetireRun
-from site_service.retention.rules import OPEN_RELEASES, ReleaseState, Retention
+from site_service.retention.rules import OPEN_RELEASES, SOURCE, ReleaseState, Retention
 
 BATCH = 1000
 # A removal that was begun and not finished for so long has lost its worker.
@@ -33,17 +33,17 @@ _DUE_SQL = """
         ORDER BY died_at, id LIMIT %(looked_at)s
     ) r ORDER BY r.died_at, r.id
 """
+# What ended last by the clock that all inventories share: this one may have heard of several ends at once.
+_ENDED_LAST = "coalesce(r.ended_at, r.died_at) DESC, r.born_at DESC, r.id"
 _UNDELETABLE_SQL = f"""
     SELECT DISTINCT ON (r.uri) {RETIRED_COLUMNS} FROM retired_artifact r
     WHERE r.uri >= %(start)s AND r.uri < %(end)s AND r.uri > %(after)s AND r.state = 'retained'
-        AND (%(as_of)s::timestamptz IS NULL OR (r.born_at <= %(as_of)s AND r.died_at > %(as_of)s))
-    ORDER BY r.uri, r.died_at DESC, r.id LIMIT %(limit)s
+    ORDER BY r.uri, {_ENDED_LAST} LIMIT %(limit)s
 """
 _LATEST_SQL = f"""
     SELECT {RETIRED_COLUMNS} FROM retired_artifact r WHERE r.uri = %(uri)s AND r.state = 'retained'
-        AND (%(as_of)s::timestamptz IS NULL OR (r.born_at <= %(as_of)s AND r.died_at > %(as_of)s))
         AND (%(checksum)s::text IS NULL OR (r.content_checksum, r.content_length) = (%(checksum)s, %(length)s))
-    ORDER BY r.died_at DESC, r.id LIMIT 1
+    ORDER BY {_ENDED_LAST} LIMIT 1
 """
 
 
@@ -101,24 +101,21 @@ def due_retired() -> list[uuid.UUID]:
     return (due + list(stuck.values_list("id", flat=True)[:BATCH]))[:BATCH]
 
 
-def undeletable(namespace: Namespace, *, as_of: datetime | None, after: str, limit: int) -> list[RetiredRow]:
-    """What can live again under a namespace, by uri: of each uri what lived at `as_of`, or else what ended last."""
+def undeletable(namespace: Namespace, *, after: str, limit: int) -> list[RetiredRow]:
+    """What can live again under a namespace, by uri: of each uri what ended last."""
     prefix = namespace.value
     with connection.cursor() as cursor:
         cursor.execute(
-            _UNDELETABLE_SQL,
-            {"start": prefix, "end": prefix_upper_bound(prefix), "as_of": as_of, "after": after, "limit": limit},
+            _UNDELETABLE_SQL, {"start": prefix, "end": prefix_upper_bound(prefix), "after": after, "limit": limit}
         )
         return [retired_from(row) for row in cursor.fetchall()]
 
 
-def latest_retained(
-    uri: ArtifactUri, *, as_of: datetime | None, content: tuple[str, int] | None = None
-) -> RetiredRow | None:
-    """What can live again of one uri: what lived at `as_of`, or else what ended last; `content` is its checksum and length."""
+def latest_retained(uri: ArtifactUri, *, content: tuple[str, int] | None = None) -> RetiredRow | None:
+    """What can live again of one uri: what ended last, of this content (its checksum and length) if one is named."""
     checksum, length = content or (None, None)
     with connection.cursor() as cursor:
-        cursor.execute(_LATEST_SQL, {"uri": uri.value, "as_of": as_of, "checksum": checksum, "length": length})
+        cursor.execute(_LATEST_SQL, {"uri": uri.value, "checksum": checksum, "length": length})
         row = cursor.fetchone()
     return retired_from(row) if row is not None else None
 
@@ -172,6 +169,12 @@ def waiting_reasons(run_id: uuid.UUID) -> list[tuple[str, str, int]]:
     """Why copies of a run still wait: (state, detail of the last try, how many); few rows, a run has a slice open at most."""
     rows = CopyRelease.objects.filter(run_id=run_id, state__in=OPEN_RELEASES).order_by("state", "detail")
     return list(rows.values_list("state", "detail").annotate(Count("id")))
+
+
+def stopped_by_brake() -> list[str]:
+    """Why runs wait for an operator."""
+    stopped = DeletionBrake.objects.filter(source=SOURCE, engaged_at__isnull=False).order_by("namespace")
+    return list(stopped.values_list("reason", flat=True))
 
 
 def open_releases() -> dict[str, int]:

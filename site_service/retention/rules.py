@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from datamodel.uris import Namespace, prefix_upper_bound
+from datamodel.uris import Namespace, longest_namespace_sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +39,9 @@ class Retention:
             "default_kept": self.default.total_seconds(),
             "least_kept": self.least.total_seconds(),
         }
-        cases = []
-        longest_first = sorted(self.by_namespace.items(), key=lambda rule: -len(rule[0].value))
-        for number, (namespace, kept) in enumerate(longest_first):
-            cases.append(f"WHEN {column} >= %(from{number})s AND {column} < %(to{number})s THEN %(kept{number})s")
-            parameters |= {
-                f"from{number}": namespace.value,
-                f"to{number}": prefix_upper_bound(namespace.value),
-                f"kept{number}": kept.total_seconds(),
-            }
-        decided = f"CASE {' '.join(cases)} ELSE %(default_kept)s END" if cases else "%(default_kept)s"
-        return f"greatest(%(least_kept)s::double precision, ({decided})::double precision)", parameters
+        by_namespace = [(name.value, kept.total_seconds()) for name, kept in self.by_namespace.items()]
+        decided, more = longest_namespace_sql(column, by_namespace, otherwise="%(default_kept)s", name="kept")
+        return f"greatest(%(least_kept)s::double precision, ({decided})::double precision)", parameters | more
 
 
 class ReleaseState(StrEnum):
@@ -75,6 +67,8 @@ RELEASE_MOVES: Mapping[ReleaseState, frozenset[ReleaseState]] = {
     ReleaseState.RETURNING: frozenset({ReleaseState.REFUSED, ReleaseState.GONE}),
 }
 OPEN_RELEASES = tuple(RELEASE_MOVES)
+# By what name the brake knows copies that go.
+SOURCE = "retire"
 _FIRST_PAUSE_SECONDS = 10.0
 _LONGEST_PAUSE_SECONDS = 3600.0
 

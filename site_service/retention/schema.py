@@ -77,6 +77,9 @@ class RetirePreviewSerializer(serializers.Serializer[object]):
     bytes = serializers.IntegerField()
     wantedFiles = serializers.IntegerField()  # noqa: N815  # a name of the wire
     wantedBytes = serializers.IntegerField()  # noqa: N815  # a name of the wire
+    brake = serializers.CharField(
+        help_text="why the brake would stop a run before its first copy; empty if it would not"
+    )
 
 
 class RetireRunSerializer(serializers.ModelSerializer[RetireRun]):

@@ -79,7 +79,7 @@ class RetireView(APIView):
             found = retire.preview(namespace)
             counts = {"files": found.files, "bytes": found.bytes}
             wanted = {"wantedFiles": found.wanted_files, "wantedBytes": found.wanted_bytes}
-            return Response({"namespace": namespace.value} | counts | wanted)
+            return Response({"namespace": namespace.value} | counts | wanted | {"brake": found.brake})
         caller = cast("Caller", request.auth)
         run = retire.begin_run(namespace=namespace, reason=values["reason"], started_by=caller.name)
         send_task(_ADVANCE)

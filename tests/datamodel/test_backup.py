@@ -248,6 +248,30 @@ loading.load_backup(Path(sys.argv[1]), replace=True, by="test", say=print)
     manage(other, "restore", str(file), "--only-load", "--replace")
 
 
+@pytest.mark.long
+def test_who_dies_when_the_rows_are_back_leaves_an_entry_in_the_audit_and_the_schema_to_whoever_resumes(
+    file: Path, fresh: EmbeddedServers, tmp_path: Path
+) -> None:
+    older = rewritten(file, tmp_path / "older", remove=["scrub", "0002_bytes_outlive_their_location"])
+    code = """
+import os, signal, sys, django
+django.setup()
+from datamodel import loading
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+loading.call_command = die
+from pathlib import Path
+loading.load_backup(Path(sys.argv[1]), replace=True, by="test", say=print)
+"""
+    done = run(fresh, "-c", code, str(older))
+    assert done.returncode == -9, done.stderr
+    assert rows_at(fresh, "SELECT subject, count(*) FROM audit_entry WHERE action = 'restore' GROUP BY 1") == [
+        ("older", 1)
+    ]
+    assert "step 3 of 5" in manage(fresh, "restore", "--resume", "--stop-before", "reconcile")
+    assert rows_at(fresh, "SELECT count(*) FROM django_migrations WHERE app = 'scrub'") == [(2,)]
+
+
 def test_a_backup_of_migrations_that_nobody_knows_is_refused(
     file: Path, other: EmbeddedServers, tmp_path: Path
 ) -> None:

@@ -50,6 +50,26 @@ def crash_at(statement: int) -> Iterator[list[str]]:
         yield ran
 
 
+@contextmanager
+def crash_at_write(number: int) -> Iterator[None]:
+    """The process ends before its write number `number` (from 0): what was committed before stays, nothing else is different.
+
+    A crash before a commit is one before the last write of its transaction, one after it is one before the next write.
+    """
+    left = number
+
+    def statement(execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
+        nonlocal left
+        if sql.split(None, 1)[0] in {"INSERT", "UPDATE", "DELETE", "WITH"}:
+            left -= 1
+            if left < 0:
+                raise CrashError
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(statement):
+        yield
+
+
 def crash_everywhere(operation: Callable[[], object], check: Callable[[], None]) -> int:
     """Run `operation` with a crash before its first statement, its second, and so on, until it is done.
 

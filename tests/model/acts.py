@@ -21,8 +21,9 @@ from datamodel.identity import restamp_feed
 from datamodel.models import HarvestState
 from datamodel.pairing import client as pairing_client, operations as pairing
 from datamodel.remotes import rewind as rewind_states
+from datamodel.restoration import StepOptions
 from datamodel.uris import ArtifactUri, Namespace
-from harvest import exchange
+from harvest import exchange, restoring
 from harvest.reconcile.compare import reconcile as compare
 from harvest.reconcile.rules import Mode
 from tests.model.world import TOKEN
@@ -30,11 +31,17 @@ from tests.model.world import TOKEN
 if settings.INVENTORY_ROLE == "site":
     from site_service.file_sync import attempts, scan as sync_scan
     from site_service.file_sync.operations import claim_batches, sync_batch
-    from site_service.file_validate import queries as validate_queries, runs
+    from site_service.file_validate import queries as validate_queries, recovery, runs
     from site_service.file_validate.operations import apply_finding
     from site_service.file_validate.rules import Action, Policy
     from site_service.policy.operations import set_policy
-    from site_service.retention import operations as retention, queries as retention_queries, undelete as retained
+    from site_service.retention import (
+        dropping,
+        operations as retention,
+        queries as retention_queries,
+        retire as retirement,
+        undelete as retained,
+    )
     from site_service.scrub import operations as scrub, queries as scrub_queries, scan as scrub_scan
     from site_service.storage.contract import StoredObject
     from site_service.storage.registry import get_store
@@ -132,6 +139,38 @@ def restamp() -> int:
     return restamp_feed()
 
 
+def regain() -> dict[str, Any]:
+    """The step of a restore in which the peers are asked."""
+    report: dict[str, Any] = restoring.reconcile_with_peers(StepOptions())
+    return report
+
+
+def recover() -> int:
+    """The step in which the store is asked; how many runs of retire were ended. Buckets without a directory have nothing."""
+    ended = retirement.end_all()
+    validate(believed=Policy.RECOVER_FROM_STORAGE)
+    return ended
+
+
+def compare_store() -> dict[str, Any]:
+    """The step in which copies without bytes leave service."""
+    return recovery.validate(StepOptions())
+
+
+@_told
+def retire(*, namespace: str) -> dict[str, Any]:
+    """A run over a namespace, as far as it comes: files by what became of them."""
+    run = retirement.begin_run(namespace=Namespace.parse(namespace), reason="model", started_by="model")
+    retirement.advance(seconds=60)
+    run.refresh_from_db()
+    return {"state": run.state, "dropped": run.dropped_files, "refused": run.refused_files}
+
+
+def give_back() -> int:
+    """What no release here is behind counts again at the globals."""
+    return dropping.give_back_unknown()
+
+
 @_told
 def validate(*, believed: str) -> dict[str, int]:
     """A whole run, applied: how often each action was carried out."""
@@ -177,9 +216,16 @@ def harvest(*, names: list[str]) -> dict[str, Any]:
 
 
 def turn(*, names: list[str]) -> dict[str, Any]:
-    """What a round of time brings: harvest, and at a site file sync."""
+    """What a round of time brings: harvest, and at a site file sync, and what is left of a retirement."""
     found: dict[str, Any] = harvest(names=names)
-    return found | (sync() if settings.INVENTORY_ROLE == "site" else {"stored": 0})
+    if settings.INVENTORY_ROLE != "site":
+        return found | {"stored": 0}
+    if retention_queries.has_open_runs():
+        # Even if it only came to its end: others may have to hear of it.
+        found["changed"] = found.get("changed", 0) + 1
+        retirement.advance(seconds=60)
+    found |= sync()
+    return found
 
 
 def look(*, uris: list[str]) -> dict[str, Any]:

@@ -143,6 +143,8 @@ class FederationMachine(RuleBasedStateMachine):
         self.rotten: set[str] = set()
         self.once_rotten: set[str] = set()
         self.hopeless: set[str] = set()
+        # Where a copy may have been retired: the site still knows what it neither has nor wants.
+        self.retired: set[tuple[str, str]] = set()
         self.forgetful: set[str] = set()
         self.backups: dict[str, set[str]] = {}
         self.is_settled = True
@@ -267,6 +269,39 @@ class FederationMachine(RuleBasedStateMachine):
         else:
             self.wanted[site].discard(namespace)
 
+    @precondition(lambda self: self.has_content)
+    @rule(site=_sites, namespace=st.sampled_from(NAMESPACES), crash=_crashes)
+    def retire(self, site: str, namespace: str, crash: int | None) -> None:
+        """Copies go, those that all globals let go; what the site's own policy wants stays. What cannot be asked now goes on later."""
+        self._step()
+        self.is_settled = False
+        before, wanted = self._stored(site), tuple(self.wanted[site])
+        answer = self.world.do(site, "retire", crash, namespace=namespace)
+        gone = before - self._stored(site)
+        self.world.count("copy retired", len(gone))
+        assert all(uri.startswith(namespace) for uri in gone), (site, namespace, gone)
+        assert not any(uri.startswith(wanted) for uri in gone), (site, gone, "is wanted")
+        assert isinstance(answer, Crashed) or answer["dropped"] >= len(gone), (answer, gone)
+        told = {uri for uri in URIS if uri.startswith(namespace)}
+        self.retired |= {(site, uri) for uri in told}
+        # Whoever vouches for the other copy does not know that a bit of it has flipped since it was read.
+        self.hopeless |= self.rotten & told
+
+    @precondition(lambda self: self.has_content)
+    @rule(site=_sites, namespace=st.sampled_from(NAMESPACES), crash=_crashes)
+    def retire_what_another_wants(self, site: str, namespace: str, crash: int | None) -> None:
+        """When the other site has everything, all of it may go."""
+        (other,) = set(SITES) - {site}
+        self.policy(other, namespace, wanted=True)
+        self.policy(site, namespace, wanted=False)
+        self.check()
+        self.retire(site, namespace, crash)
+        left = {uri for uri in self._stored(site) if uri.startswith(namespace)}
+        assert crash is not None or left <= self.hopeless, (site, namespace, left)
+
+    def _stored(self, site: str) -> set[str]:
+        return {uri for uri, held in self.world.artifacts(site).items() if held.storage_id is not None}
+
     # --- time and misfortune
 
     @rule(name=_everybody, crash=_crashes)
@@ -362,9 +397,12 @@ class FederationMachine(RuleBasedStateMachine):
         self.backups[name] = set(self.wanted.get(name, ()))
 
     @precondition(lambda self: self.backups)
-    @rule(name=_everybody)
-    def restore(self, name: str) -> None:
-        """An old backup comes back, in the order that loses nothing; what everybody knew before, everybody knows after."""
+    @rule(name=_everybody, crash=_crashes)
+    def restore(self, name: str, crash: int | None) -> None:
+        """An old backup comes back, in the order that loses nothing; what everybody knew before, everybody knows after.
+
+        Each step may be killed; then it is done again.
+        """
         self._step()
         if name not in self.backups:
             return
@@ -374,11 +412,7 @@ class FederationMachine(RuleBasedStateMachine):
         self.world.serve([name])
         peers = list(SITES) if name == GLOBAL else [GLOBAL]
         self.world.wait(name)
-        self.world.do(name, "harvest", names=peers)
-        for peer in peers:
-            self.world.do(name, "reconcile", remote=peer, mode="all")
-        for peer in peers:
-            self.world.do(peer, "reconcile", remote=name, mode="all")
+        self._surely(name, "regain", crash)
         if name in SITES:
             self.wanted[name] = set(self.backups[name])
             self.has_strays.add(name)
@@ -386,10 +420,16 @@ class FederationMachine(RuleBasedStateMachine):
             self.forgetful.add(name)
             # Damage that was found and mended since is as unknown as before: scrub finds it again.
             self.rotten |= self.once_rotten
-            self.world.do(name, "validate", believed="RecoverFromStorage")
+            self._surely(name, "recover", crash)
+            self._surely(name, "compare_store", crash)
+        for peer in peers:
+            self.world.do(peer, "reconcile", remote=name, mode="all")
         self.check()
 
-    # Retire belongs here: rule(site, namespace), through the releases of the global; nothing may become unreadable.
+    def _surely(self, name: str, act: str, crash: int | None) -> None:
+        if isinstance(self.world.do(name, act, crash), Crashed):
+            self.world.wait(name)
+            self.world.do(name, act)
 
     @precondition(lambda self: not self.is_settled)
     @rule()
@@ -414,6 +454,10 @@ class FederationMachine(RuleBasedStateMachine):
             self.world.do_all("verify", {site: {} for site in SITES})
             self.rotten.clear()
         self.world.settle()
+        if self.world.going():
+            # Of a question that came through after its end, or before an old backup came back.
+            self.world.do_all("give_back", {site: {} for site in SITES})
+            self.world.settle()
         at_global = self.world.artifacts(GLOBAL)
         for uri in URIS:
             self._check_outcome(uri, at_global.get(uri))
@@ -440,7 +484,8 @@ class FederationMachine(RuleBasedStateMachine):
             uri: at_global[uri].artifact_id for uri in known if uri in at_global
         }, (site, known, at_global)
         assert wanted <= stored | self.hopeless, (site, "lacks", wanted - stored)
-        useless = known.keys() - stored - self.hopeless
+        retired = {uri for name, uri in self.retired if name == site}
+        useless = known.keys() - stored - self.hopeless - retired
         assert not useless, (site, "knows what it neither has nor wants", useless)
         assert {(site, uri) for uri in stored} <= self.may_hold
         expected = {uri: _BY_CHECKSUM[at_global[uri].checksum] if uri in stored else None for uri in URIS}
@@ -472,6 +517,9 @@ class FederationMachine(RuleBasedStateMachine):
             }
             for uri, artifact in at_global.items()
         }
+        lost = {uri for uri, artifact in at_global.items() if not held[artifact.artifact_id]}
+        assert lost <= self.hopeless, ("nobody has", lost)
+        assert not self.world.going()
         said = self.world.holders()
         assert {one: sites for one, sites in held.items() if sites} == said, (held, said)
         redirects = self.world.do(GLOBAL, "redirect", uris=list(URIS))

@@ -142,25 +142,26 @@ class World:
     # --- acts
 
     def do(self, name: str, act: str, crash: int | None = None, **arguments: Any) -> Any:
-        self._count(act)
+        self.acts += 1
+        self.count(act)
         result = self.nodes[name].do(act, crash, **arguments)
         if isinstance(result, Crashed):
-            self._count("crash")
+            self.count("crash")
             self.await_quiet_databases()
         return result
 
     def do_all(self, act: str, arguments: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """At the same time."""
         for name, those in arguments.items():
-            self._count(act)
+            self.acts += 1
+            self.count(act)
             self.nodes[name].send(act, **those)
         # All of them, or the next one to ask would hear the answers to this.
         answers = {name: self.nodes[name].hear() for name in arguments}
         return {name: self.nodes[name].judged(said) for name, said in answers.items()}
 
-    def _count(self, act: str) -> None:
-        self.acts += 1
-        self.counted[act] = self.counted.get(act, 0) + 1
+    def count(self, what: str, times: int = 1) -> None:
+        self.counted[what] = self.counted.get(what, 0) + times
 
     def serve(self, names: Iterable[str] = ALL) -> None:
         """New web servers; returns when they answer."""
@@ -212,6 +213,10 @@ class World:
             found.setdefault(artifact_id, set()).add(site)
         return found
 
+    def going(self) -> list[tuple[Any, ...]]:
+        """Copies that the global takes for going."""
+        return self.nodes[GLOBAL].query("SELECT artifact_id::text FROM site_location WHERE releasing_at IS NOT NULL")
+
     def file(self, name: str, storage_id: str) -> Path:
         return self.nodes[name].directory / "storage" / "objects" / storage_id[:3] / storage_id
 
@@ -225,6 +230,7 @@ class World:
             node.run(f"UPDATE {table} SET lease_holder = NULL, lease_until = NULL WHERE lease_until IS NOT NULL")
         if name in SITES:
             node.run("UPDATE sync_attempt SET next_try_at = '2000-01-01Z'")
+            node.run("UPDATE copy_release SET next_try_at = '2000-01-01Z' WHERE state IN ('asked', 'returning')")
 
     def clock(self, name: str, ahead: float) -> None:
         """The one clock of an inventory is so many seconds ahead of everybody else's."""
@@ -264,6 +270,7 @@ class World:
         self.await_quiet_databases()
         self.nodes[name].run(_RESTORE.format(schema=f"backup_{label}"))
         self.restored.add(name)
+        self.count("restore")
 
     def reset(self) -> None:
         """As it was in the beginning."""

@@ -12,7 +12,7 @@ from datamodel import restoration
 from datamodel.archive import BackupError
 from datamodel.backup import chosen_file
 from datamodel.errors import InventoryError
-from datamodel.loading import load_backup
+from datamodel.loading import bring_to_present, load_backup
 from datamodel.models import Restoration
 from datamodel.restoration import StepOptions
 
@@ -70,6 +70,7 @@ class Command(BaseCommand):
     def _resume(self, options: dict[str, Any]) -> None:
         if restoration.current() is None:
             raise CommandError("nothing is being restored: this inventory is open")
+        bring_to_present()
         chosen = StepOptions(frozenset(options["skip"]), options["at_most"], options["by"])
         if restoration.resume(options=chosen, say=self.stdout.write, until=options["stop_before"]):
             self.stdout.write("open: the inventory is back in the federation")

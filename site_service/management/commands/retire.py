@@ -49,6 +49,8 @@ class Command(BaseCommand):
         self.stdout.write(
             f"wanted by this site's policy, so they stay: {found.wanted_files} files, {found.wanted_bytes} bytes"
         )
+        if found.brake:
+            self.stdout.write(f"The brake would stop this: {found.brake}")
         self.stdout.write("This was a preview; --apply --reason WHY does it. The globals are asked only then.")
 
     def _retire(self, namespace: Namespace, reason: str) -> None:
@@ -76,5 +78,7 @@ class Command(BaseCommand):
         )
         for refused in queries.releases_of(run.id, state=ReleaseState.REFUSED, after="", limit=_SHOWN):
             self.stderr.write(f"{refused.uri}: {refused.reason} ({refused.detail})")
+        for reason in queries.stopped_by_brake():
+            self.stderr.write(f"stopped by the brake: {reason}")
         for state, detail, count in queries.waiting_reasons(run.id):
             self.stderr.write(f"{count} wait, {state}: {detail}")

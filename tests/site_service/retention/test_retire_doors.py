@@ -46,6 +46,7 @@ def test_a_preview_counts_and_begins_nothing(copies: Copies, operator: Client) -
         "bytes": sum(row.content_length for row in rows),
         "wantedFiles": 0,
         "wantedBytes": 0,
+        "brake": "",
     }
     assert not RetireRun.objects.exists()
 

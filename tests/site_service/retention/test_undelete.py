@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
@@ -23,8 +23,11 @@ from datamodel.audit.models import AuditEntry
 from datamodel.audit.pending import pending
 from datamodel.errors import ArtifactNotFoundError, InventoryError, StateConflictError
 from datamodel.models import Artifact, DeletedArtifactEvent, RetiredArtifact, StorageLocation, StorageLocationEvent
+from datamodel.snapshots.models import SnapshotMark
 from site_service.retention import operations as removal, queries
 from site_service.storage.contract import ArtifactStore, InvalidObject
+from tests.datamodel.snapshots.moments import tick
+from tests.factories import artifact_row, insert_artifact_row, new_content
 from tests.site_service.files.requests import PATH, body_of, put
 
 URI = PATH.removeprefix("/files/")
@@ -222,6 +225,89 @@ def test_a_namespace_as_of_a_time_is_what_lived_then_and_what_came_later_is_left
     done = undelete(client, namespace="cadc:TEST/", asOf=when.isoformat(), replace=True)["items"]
     assert [(item["uri"][-1], item["outcome"]) for item in done] == [("a", "replaced"), ("b", "undeleted")]
     assert [content(client, f"/files/cadc:TEST/{name}") for name in "abc"] == [b"a", b"b", b"c"]
+
+
+def lived(name: str, *, born: int, ended: int | None = None, heard: int | None = None, data: bytes = b"") -> UUID:
+    """An artifact that is stored here, by hours ago: when it was born, deleted somewhere, and when this site learnt of that."""
+    now = rows.database_now()
+    row = artifact_row(f"cadc:TEST/{name}", data or name.encode(), content_last_modified=now - timedelta(hours=born))
+    insert_artifact_row(row, new_content(data or name.encode()).located)
+    if ended is not None:
+        with transaction.atomic():
+            rows.insert_tombstone(row.id, row.uri, deleted_at=now - timedelta(hours=ended))
+            rows.retire_artifacts([row.id], died_at=now - timedelta(hours=ended if heard is None else heard))
+    return row.id
+
+
+def test_as_of_a_time_is_what_the_inventory_was_then_by_the_clock_that_all_share(client: Client) -> None:
+    """Not by when this site heard of an end, nor by its own clock."""
+    lived("ended-before-and-heard-after", born=9, ended=6, heard=4)
+    lived("ended-after-by-a-clock-behind", born=9, ended=4, heard=6)
+    lived("replaced", born=9, ended=7)
+    lived("replaced", born=7, ended=3, data=b"second")
+    lived("lost-a-collision-later", born=9, ended=2)
+    lived("lost-a-collision-later", born=8, data=b"winner")
+    lived("still-there", born=9)
+    lived("came-later", born=1)
+    then = rows.database_now() - timedelta(hours=5)
+    listed = client.get("/artifacts", {"namespace": "cadc:TEST/", "as_of": then.isoformat()}).json()["items"]
+    assert {item["uri"]: item["contentLength"] for item in listed} == {
+        "cadc:TEST/ended-after-by-a-clock-behind": 29,
+        "cadc:TEST/lost-a-collision-later": 6,
+        "cadc:TEST/replaced": 6,
+        "cadc:TEST/still-there": 11,
+    }
+    before = {row.uri: row.content_checksum for row in Artifact.objects.all()}
+    asked: dict[str, Any] = {"namespace": "cadc:TEST/", "asOf": then.isoformat(), "replace": True}
+    preview = undelete(client, preview=True, **asked)["items"]
+    assert {item["uri"] for item in preview} == {item["uri"] for item in listed} - before.keys()
+    assert undelete(client, **asked)["items"] == preview
+    living = {row.uri: row.content_checksum for row in Artifact.objects.all()}
+    assert living == before | {item["uri"]: item["contentChecksum"] for item in listed}
+    assert undelete(client, **asked)["items"] == []
+    (item,) = undelete(client, uri="cadc:TEST/replaced", asOf=then.isoformat())["items"]
+    assert item["outcome"] == "unchanged"
+    gone = undelete(client, 404, uri="cadc:TEST/ended-before-and-heard-after", asOf=then.isoformat())
+    assert "that lived at" in gone["detail"]
+
+
+def test_as_of_a_time_brings_bytes_back_that_lived_under_several_ids_since(client: Client) -> None:
+    put(client, b"one")
+    when = tick()
+    client.delete(PATH)
+    undelete(client, uri=URI)
+    client.delete(PATH)
+    undelete(client, uri=URI, asOf=when.isoformat())
+    assert content(client) == b"one"
+
+
+def test_what_is_asked_for_is_what_ended_last_even_if_both_ends_were_heard_of_at_once(client: Client) -> None:
+    for number in range(4):
+        lived(f"twice{number}", born=9, ended=8, heard=1)
+        lived(f"twice{number}", born=8, ended=7, heard=1, data=b"the second")
+    RetiredArtifact.objects.update(died_at=rows.database_now())
+    assert {item["contentLength"] for item in undelete(client, namespace="cadc:TEST/", preview=True)["items"]} == {10}
+    for number in range(4):
+        undelete(client, uri=f"cadc:TEST/twice{number}")
+    assert set(Artifact.objects.values_list("content_length", flat=True)) == {10}
+
+
+def test_what_lives_again_is_later_than_its_end_by_any_clock(client: Client) -> None:
+    lived("ahead", born=9, ended=-2, heard=0)
+    undelete(client, uri="cadc:TEST/ahead")
+    assert Artifact.objects.get().content_last_modified > DeletedArtifactEvent.objects.get().deleted_at
+
+
+def test_a_time_that_cannot_be_known_is_refused(client: Client) -> None:
+    put(client, b"one")
+    client.delete(PATH)
+    SnapshotMark.objects.create(id=1, history_begins_at=rows.database_now())
+    early = rows.database_now() - timedelta(days=1)
+    either: list[dict[str, Any]] = [{"uri": URI}, {"namespace": "cadc:"}]
+    for what in either:
+        assert undelete(client, 410, asOf=early.isoformat(), **what)["code"] == "moment_gone"
+        late = rows.database_now() + timedelta(days=1)
+        assert "future" in undelete(client, 400, asOf=late.isoformat(), **what)["detail"]
 
 
 @pytest.mark.parametrize(
