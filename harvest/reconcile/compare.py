@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import islice
 
 from django.conf import settings
@@ -34,9 +35,12 @@ from harvest.reconcile.scope import (
     Digest,
     Listed,
     Scope,
+    Tree,
     different_rows,
     differing,
+    fine_depth,
     first_depth,
+    folded,
     listing_groups,
     total_of,
     whole_of,
@@ -87,6 +91,15 @@ def _harvest(remote: RemoteInventory) -> None:
             return
 
 
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """Our first one, and by the digest of everything theirs."""
+
+    depth: int
+    tree: Tree
+    whole: Tree
+
+
 class _Comparison:
     """One remote, one mode; fills one report."""
 
@@ -98,6 +111,7 @@ class _Comparison:
         self._scope: Scope = queries.scope_with(remote)
         self._peer = Peer(Remote.of(remote), self._scope)
         self._told = RemoteMemory()
+        self._scan: _Scan | None = None
 
     def run(self) -> None:
         try:
@@ -187,14 +201,19 @@ class _Comparison:
         """Of everything. Both ends scan at the same time for one digest of all; only if that differs, theirs is asked for."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             asked = pool.submit(self._peer.whole, then=depth)
-            ours = dict(queries.read_tree(self._scope, depth=depth).tree)
+            found = queries.read_tree(self._scope, depth=fine_depth(depth)).tree
             connection.close()
+        ours = folded(found, depth)
         if (whole := asked.result()) == whole_of(ours):
             return ours, ours
+        self._scan = _Scan(fine_depth(depth), found, whole)
         return ours, dict(self._peer.tree(depth=depth, ours=ours, whole=whole))
 
     def _trees(self, depth: int, prefixes: Sequence[str]) -> tuple[dict[str, Digest], dict[str, Digest]]:
-        """Of what is known to differ."""
+        """Of what is known to differ; as far as they tell that, of the same scans."""
+        if self._scan is not None and depth <= self._scan.depth:
+            theirs_then = self._peer.tree(depth=depth, prefixes=prefixes, ours={}, whole=self._scan.whole)
+            return folded(self._scan.tree, depth, prefixes), dict(theirs_then)
         with ThreadPoolExecutor(max_workers=1) as pool:
             theirs = pool.submit(self._peer.tree, depth=depth, prefixes=prefixes, ours={})
             ours = dict(queries.read_tree(self._scope, depth=depth, prefixes=prefixes).tree)

@@ -103,15 +103,31 @@ def tree_of(rows: Iterable[tuple[str, str]], depth: int) -> Tree:
     return {prefix: Digest(*values) for prefix, values in counts.items()}
 
 
+def folded(tree: Tree, depth: int, prefixes: Sequence[str] = ()) -> dict[str, Digest]:
+    """The same rows by fewer digits; only what is under the prefixes, if there are any."""
+    under = tuple(prefixes) or ("",)
+    sums: dict[str, tuple[int, int]] = {}
+    for prefix, digest in tree.items():
+        if prefix.startswith(under):
+            count, total = sums.get(prefix[:depth], (0, 0))
+            sums[prefix[:depth]] = count + digest.count, (total + digest.total) % _MODULUS
+    return {prefix: Digest(*values) for prefix, values in sums.items()}
+
+
 def whole_of(tree: Tree) -> Tree:
     """The tree of depth 0: one digest of everything."""
-    count, total = total_of(tree), sum(digest.total for digest in tree.values()) % _MODULUS
-    return {"": Digest(count, total)} if count else {}
+    return folded(tree, 0)
 
 
 def total_of(tree: Tree) -> int:
     """How many rows."""
     return sum(digest.count for digest in tree.values())
+
+
+def tree_of_lines(lines: bytes) -> Tree:
+    """The tree of `tree_lines`."""
+    fields = (line.split("\t") for line in lines.decode().splitlines())
+    return {prefix: Digest(int(count), int(total, 16)) for prefix, count, total in fields}
 
 
 def tree_lines(tree: Tree) -> bytes:
@@ -133,6 +149,11 @@ def differing(ours: Tree, theirs: Tree) -> list[str]:
 def first_depth(count: int) -> int:
     """How many digits of the bucket the first trees have, by about how many rows there are: one scan shall tell much."""
     return 1 if count < 2_000 else 2 if count < 500_000 else 3
+
+
+def fine_depth(depth: int) -> int:
+    """By how many digits a scan counts that is asked for `depth`: the next level costs no second one, while it is small."""
+    return max(depth, min(depth + 1, 4))
 
 
 def worth_descending(prefix: str, ours: Tree, theirs: Tree) -> bool:

@@ -25,7 +25,7 @@ from harvest import exchange
 from harvest.reconcile import compare, metrics, tasks, wire
 from harvest.reconcile.models import ReconcileRun
 from harvest.reconcile.rules import Mode
-from harvest.reconcile.scope import Tree, digest_of, total_of, tree_lines, whole_of
+from harvest.reconcile.scope import Tree, digest_of, folded, total_of, tree_lines, whole_of
 from tests.factories import WHEN, artifact_row, insert_artifact_row, new_content
 from tests.fakes.feed import FakeInventory
 
@@ -74,9 +74,12 @@ def test_the_scan_that_told_of_a_difference_is_kept_for_whoever_asks_where(calle
     assert tree(2, whole="0" * 64) == tree(2, whole=digest_of(b"")) == tree(2) != before
     assert tree(2, whole=named) == before
     assert whole_of(before) == whole
-    # Given away once; and nobody is told of the past who asks for the present.
-    assert tree(2, whole=named) == tree(2)
-    assert total_of(tree(0, then=2)) == 21
+    # The next digit costs no scan either; one that was not counted does, and nobody is told of the past who asks for the present.
+    assert folded(tree(3, whole=named), 2) == before
+    assert tree(3, whole=named, prefix=min(before)) == {
+        prefix: digest for prefix, digest in tree(3, whole=named).items() if prefix.startswith(min(before))
+    }
+    assert total_of(tree(4, whole=named)) == total_of(tree(0, then=2)) == 21
 
 
 @pytest.mark.usefixtures("site")

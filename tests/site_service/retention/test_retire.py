@@ -436,9 +436,9 @@ def test_two_workers_drop_each_copy_once(copies: Copies, inventory_of_all: FakeR
     assert ObsoleteStorageLocation.objects.count() == DeletedStorageLocationEvent.objects.count() == 300
 
 
-def crash_in_turn(copies: Copies, prepare: Callable[[], None], check: Callable[[int], None]) -> int:
-    """A run over files of its own for each statement of it, which is where the process ends; returns how many there were."""
-    for number in count():
+def crash_in_turn(copies: Copies, stride: int, prepare: Callable[[], None], check: Callable[[int], None]) -> int:
+    """A run over files of its own for every `stride`th statement of it, which is where the process ends; about how many there were."""
+    for number in count(0, stride):
         namespace = f"{NAMESPACE}{number}/"
         copies.fill(2, namespace)
         begin(namespace)
@@ -455,8 +455,9 @@ def crash_in_turn(copies: Copies, prepare: Callable[[], None], check: Callable[[
     raise AssertionError
 
 
+@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.long), 7])
 def test_after_a_crash_at_any_statement_nothing_is_lost_and_the_run_goes_on(
-    copies: Copies, inventory_of_all: FakeReleasing
+    copies: Copies, inventory_of_all: FakeReleasing, stride: int
 ) -> None:
     def check(number: int) -> None:
         for artifact in Artifact.objects.filter(uri__startswith=f"{NAMESPACE}{number}/"):
@@ -471,12 +472,13 @@ def test_after_a_crash_at_any_statement_nothing_is_lost_and_the_run_goes_on(
         assert set(outcomes(retired(f"{NAMESPACE}{number}/")).values()) <= {"dropped"}
         assert not StorageLocation.objects.exists()
 
-    assert crash_in_turn(copies, lambda: None, check) > 30
+    assert crash_in_turn(copies, stride, lambda: None, check) > 30
     assert not RetireRun.objects.exclude(state="finished").exists()
 
 
+@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.long), 7])
 def test_after_a_crash_at_any_statement_of_a_return_no_global_is_left_with_a_mark(
-    copies: Copies, inventory_of_all: FakeReleasing, second_global: FakeReleasing
+    copies: Copies, inventory_of_all: FakeReleasing, second_global: FakeReleasing, stride: int
 ) -> None:
     meet(second_global, "second")
 
@@ -490,7 +492,7 @@ def test_after_a_crash_at_any_statement_of_a_return_no_global_is_left_with_a_mar
         assert inventory_of_all.marked == {}
         assert not DeletedStorageLocationEvent.objects.exists()
 
-    assert crash_in_turn(copies, refuse, check) > 20
+    assert crash_in_turn(copies, stride, refuse, check) > 20
 
 
 def test_outcomes_and_progress_are_metrics(copies: Copies, inventory_of_all: FakeReleasing) -> None:
