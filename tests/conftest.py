@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import psycopg
 import pytest
 from django.contrib.contenttypes.management import create_contenttypes
 from django.contrib.contenttypes.models import ContentType
@@ -14,6 +15,7 @@ from django.db.models.signals import post_migrate
 from psycopg import sql
 
 from datamodel import auth, positions
+from datamodel.audit import pending as gathering
 from datamodel.audit.pending import pending
 from datamodel.audit.reads import read_rules
 from datamodel.embedded import EmbeddedServers
@@ -44,29 +46,51 @@ def django_db_keepdb() -> bool:
 
 
 class _FilledTablesOnly(DatabaseOperations):
-    """Truncating a table makes new files for it and for each of its indexes: few rows go sooner one by one."""
+    """Truncating a table makes new files for it and for each of its indexes: few rows go sooner one by one.
+
+    By a connection that stays: a new one would first have to learn about all tables, after each test.
+    """
+
+    _own: psycopg.Connection[Any] | None = None
 
     def sql_flush(
         self, style: Any, tables: Sequence[str], *, reset_sequences: bool = False, allow_cascade: bool = False
     ) -> list[str]:
-        """Empties what has rows; without triggers, for the audit refuses, and the order of tables is nobody's concern."""
+        """Empties what has rows, and leaves nothing to be done."""
         del style, reset_sequences, allow_cascade
+        try:
+            self._empty(tables)
+        except psycopg.OperationalError:
+            # Somebody has ended all connections of this database.
+            self._own = None
+            self._empty(tables)
+        return []
+
+    def _empty(self, tables: Sequence[str]) -> None:
+        """Without triggers, for the audit refuses, and the order of tables is nobody's concern."""
+        if self._own is None:
+            parameters = self.connection.get_connection_params()
+            kept = {name: parameters[name] for name in ("dbname", "user", "host", "port")}
+            self._own = psycopg.connect(**kept, autocommit=True, prepare_threshold=0)
+            self._own.execute("SET session_replication_role = replica")
         looks = (
             sql.SQL("SELECT {}, EXISTS (SELECT FROM {} OFFSET {}) WHERE EXISTS (SELECT FROM {})").format(
                 name, sql.Identifier(name), _FEW_ROWS, sql.Identifier(name)
             )
             for name in tables
         )
-        with self.connection.cursor() as cursor:
-            cursor.execute(sql.SQL(" UNION ALL ").join(looks).as_string())
-            filled = dict(cursor.fetchall())
-        few = [f'DELETE FROM "{name}"' for name, has_many in filled.items() if not has_many]
-        many = [f'"{name}"' for name, has_many in filled.items() if has_many]
-        return [
-            *(["SET LOCAL session_replication_role = replica"] if filled else []),
-            *few,
-            *([f"TRUNCATE {', '.join(many)} CASCADE"] if many else []),
-        ]
+        with self._own.transaction():
+            filled = dict(self._own.execute(sql.SQL(" UNION ALL ").join(looks)).fetchall())
+            few = [
+                sql.SQL("DELETE FROM {}").format(sql.Identifier(name))
+                for name, has_many in filled.items()
+                if not has_many
+            ]
+            many = [sql.Identifier(name) for name, has_many in filled.items() if has_many]
+            for statement in few:
+                self._own.execute(statement)
+            if many:
+                self._own.execute(sql.SQL("TRUNCATE {} CASCADE").format(sql.SQL(", ").join(many)))
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +99,12 @@ def django_db_setup(django_db_setup: None) -> None:
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     post_migrate.disconnect(create_contenttypes)
     connection.ops = _FilledTablesOnly(connection)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _gather_until_told() -> None:
+    """What this process gathers for the audit is written when a test says so, not every five seconds, too."""
+    gathering._READ_SECONDS = 3600.0
 
 
 @pytest.fixture(autouse=True)
