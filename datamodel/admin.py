@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, cast
 from urllib.parse import quote
 
 from django.conf import settings
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
@@ -22,7 +23,7 @@ from django.template.defaultfilters import filesizeformat
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from datamodel import admin_access, identity, restoration  # noqa: F401  # registers tokens, grants and roles
+from datamodel import admin_access, identity, keys, restoration  # noqa: F401  # registers tokens, grants and roles
 from datamodel.models import (
     Artifact,
     DeletedArtifactEvent,
@@ -237,6 +238,19 @@ class KeyAdmin(TableAdmin):
 class PreauthKeyPairAdmin(KeyAdmin):
     list_display = ["name", "created_at", "active_from", "expires_at"]
     fields = ["name", "public", "created_at", "active_from", "expires_at"]
+    actions = ["rotate"]
+
+    def has_rotate_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm("datamodel.add_preauthkeypair"))
+
+    @admin.action(description="Rotate: publish a new key, which signs after the overlap", permissions=["rotate"])
+    def rotate(self, request: HttpRequest, queryset: QuerySet[PreauthKeyPair]) -> None:
+        """Whatever is selected: the newest key is replaced."""
+        del queryset
+        now, overlap = datetime.now(UTC), settings.INVENTORY_KEY_OVERLAP
+        key_id = keys.rotate_keys(now=now, period=settings.INVENTORY_KEY_PERIOD, overlap=overlap, is_forced=True)
+        told = f"Key {key_id} is published and signs from {now + overlap:%Y-%m-%d %H:%M:%S} UTC"
+        self.message_user(request, told, messages.SUCCESS)
 
 
 @admin.register(TrustedKey)

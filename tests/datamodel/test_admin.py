@@ -112,6 +112,20 @@ def test_no_secret_comes_out_of_lists_and_rows(operator: Client) -> None:
 
 
 @pytest.mark.usefixtures("rows")
+def test_a_key_is_rotated_in_the_admin_by_who_may(operator: Client, settings: Settings) -> None:
+    (before,) = PreauthKeyPair.objects.all()
+    asked = {"action": "rotate", "_selected_action": [str(before.pk)]}
+    staff("a", Role.AUDITOR).post(page(PreauthKeyPair, "changelist"), asked)
+    assert PreauthKeyPair.objects.count() == 1
+    told = operator.post(page(PreauthKeyPair, "changelist"), asked, follow=True).content.decode()
+    new = PreauthKeyPair.objects.exclude(pk=before.pk).get()
+    assert f"Key {new.name} is published and signs from" in told
+    assert new.active_from - new.created_at == settings.INVENTORY_KEY_OVERLAP
+    before.refresh_from_db()
+    assert before.expires_at is not None
+
+
+@pytest.mark.usefixtures("rows")
 def test_every_list_can_be_searched_by_anything(operator: Client) -> None:
     terms = ["cadc:", str(uuid.uuid4()), "é ü", "%_\\", "\U0010ffff", "'; --", "x" * 600]
     searched = 0
