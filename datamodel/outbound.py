@@ -77,7 +77,7 @@ def fetch(
 ) -> Answer:
     """One small answer of whatever status within that time; a redirect is an answer.
 
-    Raises `RemoteUnavailableError`, and `RemoteProtocolError` for one that is too large or does not end.
+    Raises `RemoteUnavailableError` for none in time, and `RemoteProtocolError` for one that is too large.
     """
     deadline = time.monotonic() + seconds
     found = bytearray()
@@ -94,10 +94,12 @@ def fetch(
         ) as response:
             while chunk := response.read1(most_bytes):
                 found += chunk
-                if len(found) > most_bytes or time.monotonic() > deadline:
-                    raise RemoteProtocolError(f"{url:.200} is too large or too slow")
-    except HTTPError as error:
-        raise RemoteUnavailableError(f"{url:.200} cannot be read: {error}") from error
+                if len(found) > most_bytes:
+                    raise RemoteProtocolError(f"{url:.200} answers too much")
+                if time.monotonic() > deadline:
+                    raise RemoteUnavailableError(f"{url:.200} is too slow")
+    except (HTTPError, OSError) as error:
+        raise RemoteUnavailableError(f"{url:.200} cannot be reached: {error}") from error
     return Answer(response.status, response.headers, bytes(found))
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 
-import urllib3
 from django.conf import settings
 from django.db import connection
-from urllib3.exceptions import HTTPError, LocationValueError
 
 from datamodel import outbound
 from datamodel.errors import (
@@ -49,36 +46,16 @@ def accept(*, code: str, name: str) -> RemoteInventory:
 
 
 def _post(url: str, body: bytes, proof: str) -> str:
-    seconds = float(settings.INVENTORY_REMOTE_TIMEOUT_SECONDS)
-    deadline = time.monotonic() + seconds
     headers = {"Content-Type": "application/json", "User-Agent": "storage-inventory", PROOF_HEADER: proof}
-    answer = b""
-    try:
-        with (
-            outbound.pool_manager() as pool,
-            pool.request(
-                "POST",
-                url,
-                body=body,
-                headers=headers,
-                timeout=urllib3.Timeout(total=seconds),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            ) as response,
-        ):
-            while chunk := response.read1(_ANSWER_BYTES):
-                answer += chunk
-                if len(answer) > _ANSWER_BYTES or time.monotonic() > deadline:
-                    raise RemoteProtocolError(f"{url} answers too much, or too slowly")
-    except LocationValueError as error:
-        raise InvalidRequestError(f"the code names no usable address: {error}") from None
-    except HTTPError as error:
-        raise RemoteUnavailableError(f"{url} cannot be reached: {error}") from error
-    if response.status == 200:
-        return answer.decode(errors="replace")
-    said = f"{url} answered {response.status}: {_detail(answer)}"
-    raise (RemoteUnavailableError if response.status >= 500 else RemoteRefusedError)(said)
+    seconds = float(settings.INVENTORY_REMOTE_TIMEOUT_SECONDS)
+    with outbound.pool_manager() as pool:
+        answer = outbound.fetch(
+            pool, "POST", url, headers=headers, seconds=seconds, most_bytes=_ANSWER_BYTES, body=body
+        )
+    if answer.status == 200:
+        return answer.body.decode(errors="replace")
+    said = f"{url} answered {answer.status}: {_detail(answer.body)}"
+    raise (RemoteUnavailableError if answer.status >= 500 else RemoteRefusedError)(said)
 
 
 def _detail(answer: bytes) -> str:
