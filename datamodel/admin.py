@@ -23,7 +23,7 @@ from django.template.defaultfilters import filesizeformat
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from datamodel import admin_access, identity, keys, restoration  # noqa: F401  # registers tokens, grants and roles
+from datamodel import admin_access, identity, keys, restoration  # noqa: F401  # each registers its pages
 from datamodel.models import (
     Artifact,
     DeletedArtifactEvent,

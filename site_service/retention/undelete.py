@@ -103,7 +103,8 @@ def undelete_entries(
     What is as it was is passed over; bytes equal to those of then will do, whichever id they had last.
     """
     entries = entries_page(prefix, moment, after=after, limit=limit)
-    items = [item for entry in entries if (item := _bring_back(entry, replaces, is_preview)) is not None]
+    taken = (_bring_back(entry, replaces=replaces, is_preview=is_preview) for entry in entries)
+    items = [item for item in taken if item is not None]
     return Page(items, entries[-1].uri if len(entries) == limit else "")
 
 
@@ -125,7 +126,7 @@ def _unchanged(entry: Entry) -> ArtifactRow | None:
     return known.artifact if known is not None and is_same else None
 
 
-def _bring_back(entry: Entry, replaces: bool, is_preview: bool) -> Undeleted | None:  # noqa: FBT001  # one caller
+def _bring_back(entry: Entry, *, replaces: bool, is_preview: bool) -> Undeleted | None:
     if _unchanged(entry) is not None:
         return None
     found = queries.latest_retained(ArtifactUri(entry.uri), content=entry.content)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from django.db import connection
@@ -70,18 +70,23 @@ def crash_at_write(number: int) -> Iterator[None]:
         yield
 
 
+def dies(operation: Callable[[], object], crash: AbstractContextManager[object]) -> bool:
+    """Whether `operation` ran into the crash, or came to its end before it."""
+    with crash:
+        try:
+            operation()
+        except CrashError:
+            return True
+    return False
+
+
 def crash_everywhere(operation: Callable[[], object], check: Callable[[], None]) -> int:
     """Run `operation` with a crash before its first statement, its second, and so on, until it is done.
 
     `check` runs after each crash. Returns how many there were.
     """
     crashes = 0
-    while True:
-        with crash_at(crashes) as ran:
-            try:
-                operation()
-                return crashes
-            except CrashError:
-                assert len(ran) == crashes
+    while dies(operation, crash_at(crashes)):
         check()
         crashes += 1
+    return crashes

@@ -20,7 +20,7 @@ from site_service.retention import dropping, retire
 from site_service.retention.models import RetireRun
 from tests.factories import artifact_row, insert_artifact_row
 from tests.fakes.releasing import FakeReleasing, fake_releasing
-from tests.harvest.crashes import CrashError, crash_at_write
+from tests.harvest.crashes import crash_at_write, dies
 from tests.site_service.file_validate.conftest import Site
 from tests.site_service.retention.conftest import begin, let_time_pass, meet, outcomes
 
@@ -124,13 +124,8 @@ def test_after_a_crash_at_any_write_the_steps_end_in_the_same_state(place: Site,
     for number in count(0, stride):
         prefix = f"cadc:TEST/{number}/"
         lose(place, prefix)
-        with crash_at_write(number):
-            try:
-                restored()
-            except CrashError:
-                pass
-            else:
-                break
+        if not dies(restored, crash_at_write(number)):
+            break
         restored()
         assert state(prefix) == whole, number
     assert number > 40

@@ -62,11 +62,15 @@ def begin(namespace: str = NAMESPACE) -> RetireRun:
     return retire.begin_run(namespace=Namespace(namespace), reason="full", started_by="jane")
 
 
+def advance_to_the_end() -> None:
+    while retire.advance(seconds=30):
+        pass
+
+
 def retired(namespace: str = NAMESPACE) -> RetireRun:
     """A run, carried on until nothing can be done now."""
     run = begin(namespace)
-    while retire.advance(seconds=30):
-        pass
+    advance_to_the_end()
     run.refresh_from_db()
     return run
 

@@ -38,9 +38,18 @@ from site_service.scrub.queries import verified_copies
 from tests.factories import new_content
 from tests.fakes.releasing import FakeReleasing
 from tests.harvest import selections
-from tests.harvest.crashes import CrashError, crash_at
+from tests.harvest.crashes import crash_at, dies
 from tests.harvest.selections import Wishes
-from tests.site_service.retention.conftest import NAMESPACE, Copies, begin, let_time_pass, meet, outcomes, retired
+from tests.site_service.retention.conftest import (
+    NAMESPACE,
+    Copies,
+    advance_to_the_end,
+    begin,
+    let_time_pass,
+    meet,
+    outcomes,
+    retired,
+)
 
 YES, NO, SILENCE = Answer(is_granted=True), Answer(False, "too_few_copies", "none"), Answer(None, "", "it is away")
 
@@ -390,8 +399,7 @@ def test_a_namespace_has_one_run_at_a_time_and_overlapping_runs_take_each_copy_o
     copies.fill(3, f"{NAMESPACE}deep/")
     assert begin().id == begin().id
     wide, deep = begin(), begin(f"{NAMESPACE}deep/")
-    while retire.advance(seconds=30):
-        pass
+    advance_to_the_end()
     wide.refresh_from_db()
     deep.refresh_from_db()
     assert (wide.state, deep.state, wide.dropped_files + deep.dropped_files) == ("finished", "finished", 3)
@@ -443,14 +451,8 @@ def crash_in_turn(copies: Copies, stride: int, prepare: Callable[[], None], chec
         copies.fill(2, namespace)
         begin(namespace)
         prepare()
-        with crash_at(number):
-            try:
-                while retire.advance(seconds=30):
-                    pass
-            except CrashError:
-                pass
-            else:
-                return number
+        if not dies(advance_to_the_end, crash_at(number)):
+            return number
         check(number)
     raise AssertionError
 

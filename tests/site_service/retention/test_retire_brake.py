@@ -24,7 +24,7 @@ from site_service.retention import dropping, retire
 from site_service.retention.models import CopyRelease, RetireRun
 from site_service.retention.rules import SOURCE
 from tests.fakes.releasing import FakeReleasing
-from tests.site_service.retention.conftest import NAMESPACE, Copies, begin, outcomes, retired
+from tests.site_service.retention.conftest import NAMESPACE, Copies, advance_to_the_end, begin, outcomes, retired
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +102,7 @@ def test_what_came_after_a_run_was_begun_is_not_even_asked_for(copies: Copies, i
     copies.fill(2)
     run = begin()
     copies.fill(5, f"{NAMESPACE}later/")
-    while retire.advance(seconds=30):
-        pass
+    advance_to_the_end()
     assert (inventory_of_all.asked, CopyRelease.objects.count()) == ([], 0)
     assert DeletionBrake.objects.get().engaged_at is not None
     release()
