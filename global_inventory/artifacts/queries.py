@@ -10,22 +10,28 @@ from typing import Any
 
 from django.db import connection
 
+from datamodel import queries as model_queries
 from datamodel.queries import ARTIFACT_COLUMNS, artifact_from, rows_in_ranges
 from datamodel.reach import Reach
 from datamodel.rules import ArtifactRow
+from datamodel.wire import ARTIFACT_ITEM_SQL
 
 PAGE_ROWS = 1000
 
-# A copy is named as the operator named its site; one whose site is not harvested any more, as the site names itself. A minus
-# before it: the site may drop it.
-_LISTED = f"""
-    SELECT {ARTIFACT_COLUMNS}, ARRAY(
-        SELECT CASE WHEN l.releasing_at IS NULL THEN '+' ELSE '-' END || coalesce(r.name, s.name)
-        FROM site_location l JOIN storage_site s ON s.id = l.site_id LEFT JOIN remote_inventory r ON r.site_id = s.id
-        WHERE l.artifact_id = a.id ORDER BY 1)
-    FROM artifact a
+# A copy is named as the operator named its site; one whose site is not harvested any more, as the site names itself.
+_LISTED = """
+    SELECT {columns}, h.copies, h.releasing FROM artifact a CROSS JOIN LATERAL (
+        SELECT coalesce(array_agg(n.name ORDER BY n.name) FILTER (WHERE n.releasing_at IS NULL), '{{}}') AS copies,
+            coalesce(array_agg(n.name ORDER BY n.name) FILTER (WHERE n.releasing_at IS NOT NULL), '{{}}') AS releasing
+        FROM (
+            SELECT coalesce(r.name, s.name) AS name, l.releasing_at
+            FROM site_location l JOIN storage_site s ON s.id = l.site_id LEFT JOIN remote_inventory r ON r.site_id = s.id
+            WHERE l.artifact_id = a.id) n) h
 """
-_PAGE_SQL = f"{_LISTED} WHERE a.uri >= r.low AND a.uri < r.high ORDER BY a.uri LIMIT %(limit)s"
+_PAGE = "WHERE a.uri >= r.low AND a.uri < r.high ORDER BY a.uri LIMIT %(limit)s"
+_ROW_SQL = _LISTED.format(columns=ARTIFACT_COLUMNS)
+_ROWS_SQL = f"{_ROW_SQL} {_PAGE}"
+_ITEMS_SQL = f"{_LISTED.format(columns=ARTIFACT_ITEM_SQL)} {_PAGE}"
 _TOMBSTONES_SQL = """
     SELECT id, deleted_at, last_modified FROM deleted_artifact_event WHERE uri = %s
     ORDER BY deleted_at DESC, id LIMIT 20
@@ -99,30 +105,22 @@ class Harvest:
 
 def artifact_page(prefix: str, readable: Reach, *, after: str = "", limit: int = PAGE_ROWS) -> list[Listed]:
     """Up to `limit` readable artifacts whose uri starts with `prefix`, after the uri `after`, in C order."""
-    return [_listed(row) for row in rows_in_ranges(_PAGE_SQL, readable.after(prefix, after), limit=limit)]
+    return [_listed(row) for row in rows_in_ranges(_ROWS_SQL, readable.after(prefix, after), limit=limit)]
 
 
-def all_artifacts(prefix: str, readable: Reach) -> Iterator[Listed]:
-    """Every readable artifact below a prefix; holds one page in memory, and no connection between pages.
-
-    What is there for the whole time is listed once; what comes or goes meanwhile may or may not be.
-    """
-    after = ""
-    while page := artifact_page(prefix, readable, after=after):
-        connection.close()
-        yield from page
-        after = page[-1].artifact.uri
-    connection.close()
+def json_lines(prefix: str, readable: Reach) -> Iterator[str]:
+    """Every readable artifact below a prefix as a line of JSON, with `copies` and `releasing`."""
+    return model_queries.json_lines(_ITEMS_SQL, prefix, readable, limit=PAGE_ROWS)
 
 
 def listed_by_uri(uri: str) -> Listed | None:
     """By canonical uri."""
-    return _one(f"{_LISTED} WHERE a.uri = %s", uri)
+    return _one(f"{_ROW_SQL} WHERE a.uri = %s", uri)
 
 
 def listed_by_id(artifact_id: uuid.UUID) -> Listed | None:
     """By id."""
-    return _one(f"{_LISTED} WHERE a.id = %s", artifact_id)
+    return _one(f"{_ROW_SQL} WHERE a.id = %s", artifact_id)
 
 
 def tombstones(uri: str) -> list[Tombstone]:
@@ -169,5 +167,4 @@ def _one(sql: str, key: str | uuid.UUID) -> Listed | None:
 
 
 def _listed(row: Sequence[Any]) -> Listed:
-    copies, releasing = ([name[1:] for name in row[-1] if name[0] == sign] for sign in "+-")
-    return Listed(artifact_from(row), tuple(copies), tuple(releasing))
+    return Listed(artifact_from(row), tuple(row[-2]), tuple(row[-1]))

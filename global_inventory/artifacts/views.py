@@ -19,7 +19,6 @@ from datamodel.doors import filtered
 from datamodel.errors import ArtifactNotFoundError, InvalidRequestError
 from datamodel.pages import chunks, next_page, page_bounds
 from datamodel.permissions import Grant, reach, require
-from datamodel.reach import Reach
 from datamodel.snapshots.views import list_as_of
 from datamodel.uris import ArtifactUri, Namespace
 from datamodel.wire import artifact_item, time_text
@@ -47,7 +46,7 @@ def artifacts(request: HttpRequest) -> HttpResponseBase:
         require(caller_of(request), Grant.READ, Namespace.parse(namespace) if namespace else None)
         return list_as_of(request, prefix, is_stream=_is_stream(request))
     if _is_stream(request):
-        lines: Iterator[bytes] = chunks(_lines(prefix, readable)) if request.method == "GET" else iter(())
+        lines: Iterator[bytes] = chunks(queries.json_lines(prefix, readable)) if request.method == "GET" else iter(())
         response: HttpResponseBase = StreamingHttpResponse(lines, content_type=_NDJSON)
         response["Cache-Control"] = "no-store"
         return response
@@ -108,11 +107,6 @@ def _item(listed: Listed | None, name: str) -> HttpResponse:
     if listed is None:
         raise ArtifactNotFoundError(f"no artifact {name}")
     return _json(_listed_item(listed))
-
-
-def _lines(prefix: str, readable: Reach) -> Iterator[str]:
-    for listed in queries.all_artifacts(prefix, readable):
-        yield json.dumps(_listed_item(listed)) + "\n"
 
 
 def _copy(table: SiteTable, holder: uuid.UUID) -> dict[str, object]:

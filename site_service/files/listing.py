@@ -30,7 +30,7 @@ from datamodel.snapshots.views import list_as_of
 from datamodel.uris import Namespace
 from datamodel.wire import artifact_item
 from site_service.files import queries
-from site_service.files.queries import Entry, Listed
+from site_service.files.queries import Entry
 from site_service.files.rules import quote_name
 
 _FORMATS = {
@@ -58,7 +58,7 @@ def artifacts(request: HttpRequest) -> HttpResponseBase:
         require(caller_of(request), Grant.READ, Namespace.parse(namespace) if namespace else None)
         return list_as_of(request, prefix, is_stream=_format(request, ("json", "ndjson")) == "ndjson")
     if _format(request, ("json", "ndjson")) == "ndjson":
-        return _stream(request, _json_lines(queries.all_artifacts(prefix, readable, stored_only=stored_only)), "ndjson")
+        return _stream(request, queries.json_lines(prefix, readable, stored_only=stored_only), "ndjson")
     limit, after = page_bounds(request)
     page = queries.artifact_page(prefix, readable, after=after, limit=limit, stored_only=stored_only)
     connection.close()
@@ -121,11 +121,6 @@ def _stream(request: HttpRequest, lines: Iterable[str], kind: str) -> HttpRespon
 
 def _artifact_json(artifact: ArtifactRow, *, is_stored: bool) -> dict[str, object]:
     return {**artifact_item(artifact), "stored": is_stored}
-
-
-def _json_lines(listed: Iterable[Listed]) -> Iterator[str]:
-    for one in listed:
-        yield json.dumps(_artifact_json(one.artifact, is_stored=one.is_stored)) + "\n"
 
 
 def _entries_json(request: HttpRequest, namespace: Namespace | None, readable: Reach) -> HttpResponse:

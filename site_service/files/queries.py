@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from django.db import connection
 
+from datamodel import queries as model_queries
 from datamodel.prepared import prepared_cursor
 from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact, artifact_from, rows_in_ranges
 from datamodel.reach import END, Reach
 from datamodel.rules import ArtifactRow, Located
 from datamodel.uris import ArtifactUri, Namespace
+from datamodel.wire import ARTIFACT_ITEM_SQL
 
 PAGE_ROWS = 1000
 _COLUMN_COUNT = ARTIFACT_COLUMNS.count(",") + 1
@@ -24,12 +26,14 @@ _FILE_SQL = f"""
     LEFT JOIN storage_location l ON l.artifact_id = a.id
     LEFT JOIN (storage_site s JOIN inventory_identity i ON i.inventory_id = s.id) ON true
 """
-_PAGE_SQL = f"""
-    SELECT {ARTIFACT_COLUMNS}, l.storage_id IS NOT NULL
+_PAGE_SQL = """
+    SELECT {columns}, l.storage_id IS NOT NULL AS stored
     FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id
     WHERE a.uri >= r.low AND a.uri < r.high AND (l.storage_id IS NOT NULL OR NOT %(stored_only)s)
     ORDER BY a.uri LIMIT %(limit)s
 """
+_ROWS_SQL = _PAGE_SQL.format(columns=ARTIFACT_COLUMNS)
+_ITEMS_SQL = _PAGE_SQL.format(columns=ARTIFACT_ITEM_SQL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ def artifact_page(
 ) -> list[Listed]:
     """Up to `limit` (default: a page of) readable artifacts whose uri starts with `prefix`, after the uri `after`, in C order."""
     rows = rows_in_ranges(
-        _PAGE_SQL, readable.after(prefix, after), limit=limit or PAGE_ROWS, parameters={"stored_only": stored_only}
+        _ROWS_SQL, readable.after(prefix, after), limit=limit or PAGE_ROWS, parameters={"stored_only": stored_only}
     )
     return [Listed(artifact_from(row), row[_COLUMN_COUNT]) for row in rows]
 
@@ -99,6 +103,13 @@ def all_artifacts(prefix: str, readable: Reach, *, stored_only: bool) -> Iterato
         yield from page
         after = page[-1].artifact.uri
     connection.close()
+
+
+def json_lines(prefix: str, readable: Reach, *, stored_only: bool) -> Iterator[str]:
+    """`all_artifacts` as lines of JSON."""
+    return model_queries.json_lines(
+        _ITEMS_SQL, prefix, readable, limit=PAGE_ROWS, parameters={"stored_only": stored_only}
+    )
 
 
 def entries(namespace: Namespace | None, readable: Reach, *, after: str = "") -> Iterator[Entry]:
