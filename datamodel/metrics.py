@@ -49,8 +49,13 @@ _seconds = Histogram(
 def count_request(method: str, status: int, reason: str | None, seconds: float) -> None:
     """One answered request; an unknown method is counted as OTHER, so that no caller can invent series."""
     known = method if method in _METHODS else "OTHER"
-    _requests.labels(known, f"{status // 100}xx", reason or "none").inc()
+    count_answer(known, status, reason)
     _seconds.labels(known).observe(seconds)
+
+
+def count_answer(method: str, status: int, reason: str | None) -> None:
+    """One answer: to a request, or to one of those that came in one request, which have no time of their own."""
+    _requests.labels(method, f"{status // 100}xx", reason or "none").inc()
 
 
 def exposition(accept: str) -> tuple[bytes, str]:

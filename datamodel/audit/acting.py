@@ -90,11 +90,15 @@ def address_of(request: HttpRequest) -> str:
 
 def actor_of(request: HttpRequest) -> Actor:
     """The caller, or the user of the admin, or nobody known."""
-    address = address_of(request)
     caller = getattr(request, "caller", None)
     if caller is not None:
-        return Actor(caller.name[:_NAME_LENGTH], caller.method, address)
+        return actor_called(request, caller.name, caller.method)
     user = getattr(request, "user", None)
     if user is not None and user.is_authenticated:
-        return Actor(user.get_username()[:_NAME_LENGTH], "session", address)
-    return Actor("anonymous", "anonymous", address)
+        return actor_called(request, user.get_username(), "session")
+    return actor_called(request, "anonymous", "anonymous")
+
+
+def actor_called(request: HttpRequest, name: str, method: str) -> Actor:
+    """Somebody who calls by this request, and is known so."""
+    return Actor(name[:_NAME_LENGTH], method, address_of(request))

@@ -7,9 +7,10 @@ artifact id. Redirects are not followed. The digests of the bytes are the store'
 from __future__ import annotations
 
 import functools
+import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
@@ -90,7 +91,7 @@ class Download:
         self._again: list[Source] = []
         self._pauses = iter(_PAUSES)
         self._paused_at = 0
-        self._stream: _Stream | None = None
+        self._stream: Stream | None = None
         self.offset = 0
         self.contributors: list[Source] = []
         self.failures: list[Failure] = []
@@ -125,11 +126,11 @@ class Download:
             return block
         return b""
 
-    def _next_stream(self) -> _Stream:
+    def _next_stream(self) -> Stream:
         while True:
             source = self._next_source()
             try:
-                self._stream = _Stream.open(source, self._wanted, self.offset, self._limits)
+                self._stream = Stream.open(source, self._wanted, self.offset, self._limits)
             except RemoteError as error:
                 self._fail(source, error)
             else:
@@ -169,8 +170,8 @@ class Download:
             self._stream = None
 
 
-class _Stream:
-    """One answer of one source, positioned at the offset that was asked for."""
+class Stream:
+    """The body of one answer of one source, from the byte that was asked for; it is read as fast as `limits` ask, or given up."""
 
     def __init__(self, source: Source, response: BaseHTTPResponse, limits: Limits) -> None:
         self.source = source
@@ -185,7 +186,7 @@ class _Stream:
         response = _get(source, offset, limits)
         try:
             start = _start_of_body(source, response, wanted, offset)
-            _check_identity(source, response, wanted)
+            check_identity(source, response.headers, wanted)
             stream = cls(source, response, limits)
             stream._discard(offset - start)
         except RemoteError:
@@ -206,6 +207,13 @@ class _Stream:
         self._arrived += len(block)
         self._waited += time.monotonic() - started
         return block
+
+    def is_over(self) -> bool:
+        """Whether nothing follows. Raises `RemoteUnavailableError` when it is cut here."""
+        try:
+            return not self._response.read1(1)
+        except HTTPError as error:
+            raise _unavailable(self.source, f"cut: {error}") from error
 
     def close(self) -> None:
         # A body that was read to its end has already given its connection back to the pool.
@@ -229,19 +237,35 @@ def _pools() -> urllib3.PoolManager:
 
 
 def _get(source: Source, offset: int, limits: Limits) -> BaseHTTPResponse:
+    parts, _ = _address(source)
+    path = parts.path + (f"?{parts.query}" if parts.query else "")
+    return _ask(source, "GET", path, limits, headers={"Range": f"bytes={offset}-"} if offset else {})
+
+
+def post(source: Source, path: str, document: object, limits: Limits) -> tuple[BaseHTTPResponse, Stream]:
+    """The answer to a JSON document that is sent to another path of the source's own address, of whatever status, and its body.
+
+    Raises `RemoteUnavailableError`, `RemoteProtocolError`.
+    """
+    headers = {"Content-Type": "application/json"}
+    response = _ask(source, "POST", path, limits, headers=headers, body=json.dumps(document).encode())
+    return response, Stream(source, response, limits)
+
+
+def _ask(
+    source: Source, method: str, path: str, limits: Limits, *, headers: Mapping[str, str], body: bytes | None = None
+) -> BaseHTTPResponse:
     parts, port = _address(source)
-    headers = {"Accept-Encoding": "identity", "User-Agent": "storage-inventory"}
-    if offset:
-        headers["Range"] = f"bytes={offset}-"
     try:
         # Below the manager's own `request`, which would normalize the path: a uri's `//` and `/../` are part of its name.
         return (
             _pools()
             .connection_from_host(parts.hostname, port, parts.scheme)
             .urlopen(
-                "GET",
-                parts.path + (f"?{parts.query}" if parts.query else ""),
-                headers=headers,
+                method,
+                path,
+                body=body,
+                headers={"Accept-Encoding": "identity", "User-Agent": "storage-inventory", **headers},
                 redirect=False,
                 retries=False,
                 timeout=urllib3.Timeout(connect=limits.connect_seconds, read=limits.read_seconds),
@@ -271,18 +295,19 @@ def _start_of_body(source: Source, response: BaseHTTPResponse, wanted: Wanted, o
     match response.status:
         case HTTPStatus.OK:
             if length is not None and length.strip() != str(wanted.content_length):
-                raise _differs(source, f"has {length} bytes, not {wanted.content_length}")
+                raise differs(source, f"has {length} bytes, not {wanted.content_length}")
             return 0
         case HTTPStatus.PARTIAL_CONTENT if offset:
             found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
             expected = (offset, wanted.content_length - 1, wanted.content_length)
             if found is None or tuple(map(int, found.groups())) != expected:
-                raise _differs(source, f"answers with the range {response.headers.get('Content-Range')!r}")
+                raise differs(source, f"answers with the range {response.headers.get('Content-Range')!r}")
             return offset
-    raise _by_status(source, response.status)
+    raise by_status(source, response.status)
 
 
-def _by_status(source: Source, status: int) -> RemoteError:
+def by_status(source: Source, status: int) -> RemoteError:
+    """What a status that brings no bytes says of its source."""
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _BUSY:
         return _unavailable(source, f"answered {status}")
     if status >= HTTPStatus.BAD_REQUEST:
@@ -290,25 +315,26 @@ def _by_status(source: Source, status: int) -> RemoteError:
     return _nonsense(source, f"answered {status}")
 
 
-def _check_identity(source: Source, response: BaseHTTPResponse, wanted: Wanted) -> None:
+def check_identity(source: Source, headers: Mapping[str, str], wanted: Wanted) -> None:
+    """Whether an answer speaks of the artifact; `headers` are found by names in lower case. Raises `RemoteProtocolError`."""
     known = {checksum.algorithm: checksum for checksum in wanted.checksums}
-    for declared in _declared(response):
+    for declared in _declared(headers):
         if (mine := known.get(declared.algorithm)) is not None and not mine.matches(declared):
-            raise _differs(source, f"declares {declared}, not {mine}")
-    identity = response.headers.get("x-artifact-id")
+            raise differs(source, f"declares {declared}, not {mine}")
+    identity = headers.get("x-artifact-id")
     if identity is not None and identity.strip().lower() != str(wanted.artifact_id):
-        raise _differs(source, f"has artifact {identity}, not {wanted.artifact_id}")
+        raise differs(source, f"has artifact {identity}, not {wanted.artifact_id}")
 
 
-def _declared(response: BaseHTTPResponse) -> Iterator[Checksum]:
+def _declared(headers: Mapping[str, str]) -> Iterator[Checksum]:
     """The digests that the answer declares of the whole artifact; malformed ones say nothing (the bytes are hashed anyway)."""
     parsers: tuple[tuple[str, Callable[[str], list[Checksum]]], ...] = (
-        ("Digest", lambda header: [parse_digest_header(header)]),
-        ("Repr-Digest", parse_structured_digests),
+        ("digest", lambda header: [parse_digest_header(header)]),
+        ("repr-digest", parse_structured_digests),
     )
     for name, parse in parsers:
         try:
-            yield from parse(response.headers[name]) if name in response.headers else []
+            yield from parse(headers[name]) if name in headers else []
         except InvalidChecksumError:
             continue
 
@@ -317,7 +343,8 @@ def _unavailable(source: Source, detail: str) -> RemoteUnavailableError:
     return RemoteUnavailableError(f"{source.site}: {mask_tokens(detail)}", site=source.site)
 
 
-def _differs(source: Source, detail: str) -> RemoteProtocolError:
+def differs(source: Source, detail: str) -> RemoteProtocolError:
+    """It answers something else than it was asked for."""
     return RemoteProtocolError(f"{source.site} {detail}", site=source.site)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import threading
-import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from datamodel.errors import RemoteError, RemoteProtocolError, RemoteRefusedErro
 from datamodel.models import RemoteInventory
 from datamodel.service_tokens import Credential
 from site_service.file_sync.rules import Source, Wanted
+from site_service.file_sync.shunned import Shunned
 
 MAX_URIS = 10_000
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -77,23 +76,8 @@ def locate(globals_: Sequence[Global], wanted: Sequence[Wanted]) -> dict[uuid.UU
 _NOTHING = Answer(())
 
 
-class _Shunned:
-    """Names of globals that failed lately in this process: a dead one must not cost every batch its timeout."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._until: dict[str, float] = {}
-
-    def add(self, name: str) -> None:
-        with self._lock:
-            self._until[name] = time.monotonic() + _SHUNNED_SECONDS
-
-    def names(self) -> set[str]:
-        with self._lock:
-            return {name for name, until in self._until.items() if until > time.monotonic()}
-
-
-_shunned = _Shunned()
+# A dead global must not cost every batch its timeout.
+_shunned = Shunned(_SHUNNED_SECONDS)
 
 
 def _ask(asked: Global, wanted: Sequence[Wanted]) -> dict[uuid.UUID, Answer]:

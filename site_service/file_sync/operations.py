@@ -5,11 +5,14 @@ The table is the one mechanism of retries: whatever fails is recorded with its n
 
 from __future__ import annotations
 
+import io
 import logging
 import random
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from django.conf import settings
@@ -21,8 +24,9 @@ from datamodel.errors import ChecksumMismatchError, InventoryError, RaceLostErro
 from datamodel.rules import ArtifactRow, Located
 from site_service.file_sync import attempts, rules
 from site_service.file_sync.attempts import Taken
-from site_service.file_sync.download import Download, Limits
+from site_service.file_sync.download import Download, Failure, Limits
 from site_service.file_sync.locator import Answer, configured_globals, locate
+from site_service.file_sync.prefetch import Prefetched
 from site_service.file_sync.rules import Reason, Source, Wanted
 from site_service.policy.queries import current_policy
 from site_service.scrub import operations as scrub
@@ -158,6 +162,8 @@ class _Batch:
         self._limits = Limits.configured()
         self._renewed_at = time.monotonic()
         self._unreachable: dict[str, int] = {}
+        self._left: deque[_Order] = deque()
+        self._ahead = Prefetched(self._limits, self.renew_if_due)
         self._arrived: list[tuple[_Ending, Arrival]] = []
         self._result = BatchResult()
 
@@ -167,10 +173,10 @@ class _Batch:
 
     def carry_all(self, orders: Sequence[_Order]) -> None:
         """One after the other; what arrived is recorded even if the process is told to stop in the middle of the next."""
+        self._left.extend(orders)
         try:
-            for order in orders:
-                if not self._carry(order):
-                    break
+            while self._left and self._carry(self._left.popleft()):
+                pass
         finally:
             self.record()
 
@@ -183,7 +189,7 @@ class _Batch:
             return True
         try:
             self.renew_if_due()
-            stored = self._fetch(order, ending, sources)
+            stored = self._fetch(order, ending, self._fetch_ahead(order, sources))
         except InventoryError as error:
             self._fail(order, ending, error.code, error.detail, is_retryable=error.retryable)
             is_blocked = isinstance(error, StorageError)
@@ -244,25 +250,43 @@ class _Batch:
             return [], (Reason.NO_SOURCE, f"{sites}: could not be reached a moment ago")
         return reachable, None
 
+    def _fetch_ahead(self, order: _Order, sources: list[Source]) -> list[Source]:
+        """If this one may come with others of its best source that wait for their turn, they come now. Its sources, as ranked then."""
+        if not self._ahead.may_ask(order.wanted, sources[0]) or sources[0].site in self._unreachable:
+            return sources
+        waiting = [(each, self._sources(each)[0]) for each in self._left]
+        choices = [(order.wanted, sources[0])]
+        choices += [(each.wanted, reachable[0]) for each, reachable in waiting if reachable]
+        self._remember(*self._ahead.fetch(choices))
+        return self._sources(order)[0]
+
     def _fetch(self, order: _Order, ending: _Ending, sources: list[Source]) -> StoredObject:
         """The artifact in the store; sources that gave wrong bytes are left out and the rest asked again."""
+        if (came := self._ahead.take(order.wanted)) is not None:
+            ending.sources.append(came.site)
+            # What came with others and is not right is asked for alone, of all sources.
+            with suppress(ChecksumMismatchError):
+                return self._write(order, io.BytesIO(came.content))
         while True:
             with Download(order.wanted, sources, self._limits) as download:
                 try:
-                    return self._store.write(_Renewing(download, self), _facts(order.artifact), _expected(order.wanted))
+                    return self._write(order, download)
                 except ChecksumMismatchError:
                     sources = [source for source in sources if source not in download.contributors]
                     if not sources:
                         raise
                 finally:
                     ending.sources += download.tried
-                    self._remember(download)
+                    self._remember(download.failures, download.contributors)
 
-    def _remember(self, download: Download) -> None:
-        for failure in download.failures:
+    def _write(self, order: _Order, content: ContentSource) -> StoredObject:
+        return self._store.write(_Renewing(content, self), _facts(order.artifact), _expected(order.wanted))
+
+    def _remember(self, failures: Iterable[Failure], contributors: Iterable[Source]) -> None:
+        for failure in failures:
             if failure.error.retryable:
                 self._unreachable[failure.source.site] = self._unreachable.get(failure.source.site, 0) + 1
-        for source in download.contributors:
+        for source in contributors:
             self._unreachable.pop(source.site, None)
 
     def _fail(self, order: _Order, ending: _Ending, reason: str, detail: str, *, is_retryable: bool) -> None:

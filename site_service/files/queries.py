@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import connection
 
@@ -19,13 +20,16 @@ PAGE_ROWS = 1000
 _COLUMN_COUNT = ARTIFACT_COLUMNS.count(",") + 1
 
 # The site's own switches come with the artifact: an operator's word holds from the next request on, for no second statement.
-_FILE_SQL = f"""
-    SELECT coalesce(s.allow_read, true), coalesce(s.allow_write, true), {ARTIFACT_COLUMNS}, l.storage_id, l.storage_bucket
-    FROM (VALUES (%s)) AS asked(uri)
+_STATE_SQL = f"""
+    SELECT asked.uri, coalesce(s.allow_read, true), coalesce(s.allow_write, true), {ARTIFACT_COLUMNS},
+        l.storage_id, l.storage_bucket
+    FROM {{asked}} AS asked(uri)
     LEFT JOIN artifact a ON a.uri = asked.uri
     LEFT JOIN storage_location l ON l.artifact_id = a.id
     LEFT JOIN (storage_site s JOIN inventory_identity i ON i.inventory_id = s.id) ON true
 """
+_FILE_SQL = _STATE_SQL.format(asked="(VALUES (%s))")
+_FILES_SQL = _STATE_SQL.format(asked="unnest(%s::text[])")
 _PAGE_SQL = """
     SELECT {columns}, l.storage_id IS NOT NULL AS stored
     FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id
@@ -73,8 +77,18 @@ def file_state(uri: ArtifactUri) -> FileState:
     """By canonical uri, in one statement."""
     with prepared_cursor() as cursor:
         cursor.execute(_FILE_SQL, [uri.value])
-        row = cursor.fetchone()
-    allow_read, allow_write, *rest = row
+        return _state(cursor.fetchone())
+
+
+def file_states(uris: Iterable[ArtifactUri]) -> dict[str, FileState]:
+    """All of them by canonical uri, in one statement."""
+    with prepared_cursor() as cursor:
+        cursor.execute(_FILES_SQL, [[uri.value for uri in uris]])
+        return {row[0]: _state(row) for row in cursor.fetchall()}
+
+
+def _state(row: Sequence[Any]) -> FileState:
+    _, allow_read, allow_write, *rest = row
     if rest[0] is None:
         return FileState(allow_read, allow_write, None)
     storage_id, storage_bucket = rest[_COLUMN_COUNT:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -13,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
-from datamodel import auth, rates, representation
+from datamodel import auth, representation
 from datamodel.doors import decides
 from datamodel.errors import (
     InvalidRequestError,
@@ -21,23 +20,28 @@ from datamodel.errors import (
     NotPermittedError,
     PreconditionFailedError,
     RangeNotSatisfiableError,
-    StoredObjectMissingError,
 )
 from datamodel.operations import Recorded, Superseded
-from datamodel.permissions import Caller, Grant, grant_for, may, may_create, missing, require
+from datamodel.permissions import Caller, Grant, grant_for, may, may_create, require
 from datamodel.preauth import SigningKey
 from datamodel.rules import ArtifactRow, Located
-from datamodel.uris import ArtifactUri
-from site_service.files import headers, listing, operations, put_transactions, queries, receipts, responses, rules
+from site_service.files import (
+    headers,
+    listing,
+    operations,
+    put_transactions,
+    queries,
+    reading,
+    receipts,
+    responses,
+    rules,
+)
 from site_service.files.body import RequestBody
 from site_service.files.headers import PutRequest, TransactionOp
 from site_service.files.paths import FilePath, ListingPath, parse_path
 from site_service.files.rules import ReadVerdict, Span, Unsatisfiable
-from site_service.scrub import operations as scrub
 from site_service.storage.contract import ByteRange, Readable, StoreCapabilities
 from site_service.storage.registry import get_store
-
-logger = logging.getLogger(__name__)
 
 _SODA = frozenset({"SUB", "CIRCLE", "POLYGON", "POS", "BAND", "TIME", "POL", "META"})
 _SAFE = frozenset({"GET", "HEAD"})
@@ -77,7 +81,7 @@ def _read(request: HttpRequest, path: FilePath) -> HttpResponseBase:
     if request.method == "HEAD" and transaction.transaction_id is not None:
         return _head_transaction(request, path, transaction.transaction_id)
     _authorize(request, path)
-    artifact, located = _readable(path.uri)
+    artifact, located = reading.readable(path.uri, queries.file_state(path.uri))
     # The connection goes back to the pool before the first byte: a slow reader must not hold one.
     connection.close()
     verdict = rules.judge_read(
@@ -92,15 +96,6 @@ def _read(request: HttpRequest, path: FilePath) -> HttpResponseBase:
     return _send(request, path, artifact, located)
 
 
-def _readable(uri: ArtifactUri) -> tuple[ArtifactRow, Located]:
-    state = queries.file_state(uri)
-    if not state.allow_read:
-        raise NotPermittedError("this site serves no reads now; try another one")
-    if state.stored is None:
-        raise missing(uri)
-    return state.stored
-
-
 def _send(request: HttpRequest, path: FilePath, artifact: ArtifactRow, located: Located) -> HttpResponseBase:
     header = headers.applicable_range(request, etag=artifact.etag, last_modified=artifact.content_last_modified)
     spans = rules.choose_spans(header, artifact.content_length) if header is not None else None
@@ -108,7 +103,7 @@ def _send(request: HttpRequest, path: FilePath, artifact: ArtifactRow, located: 
         raise RangeNotSatisfiableError("the range lies outside the content", length=artifact.content_length)
     store = get_store()
     is_file = store.capabilities.is_local
-    try:
+    with reading.reporting_missing(store, artifact, located):
         if not spans:
             content = _open(artifact, located, None)
             return responses.whole_response(request, artifact, path.filename, content, is_file=is_file)
@@ -117,12 +112,6 @@ def _send(request: HttpRequest, path: FilePath, artifact: ArtifactRow, located: 
             return responses.range_response(request, artifact, path.filename, content, spans[0], is_file=is_file)
         parts = responses.MultipartRanges(store, located.storage_id, artifact, spans)
         return responses.multipart_response(request, artifact, path.filename, parts)
-    except StoredObjectMissingError as error:
-        facts = {"uri": artifact.uri, "id": artifact.id, "storage_id": located.storage_id, "reason": error.detail}
-        logger.warning("END event=open_artifact", extra={"facts": facts | {"result": "failed"}})
-        scrub.report_missing(artifact=artifact, located=located, store=store)
-        connection.close()
-        raise
 
 
 def _open(artifact: ArtifactRow, located: Located, span: Span | None) -> Readable:
@@ -276,11 +265,7 @@ def _authorize(request: HttpRequest, path: FilePath, transaction_id: str | None 
     method = str(request.method)
     if path.token is not None:
         begun_at = _begun_with(path.token, transaction_id)
-        try:
-            caller = auth.authenticate_url(path.token, path.uri, http_method=method, begun_at=begun_at)
-        except NotPermittedError:
-            rates.charge_failure(request)
-            raise
+        caller = reading.caller_by_url(request, path.token, path.uri, http_method=method, begun_at=begun_at)
     else:
         caller = auth.caller_of(request)
         if caller.method == "session" and method not in _SAFE:

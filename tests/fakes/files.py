@@ -169,11 +169,18 @@ def _wait(event: threading.Event) -> None:
 
 @dataclass
 class FakeSite:
-    """A site: files by uri, the requests it got, and the faults of the next requests (then `usually`)."""
+    """A site: files by uri, the requests it got, and the faults of the next requests (then `usually`).
+
+    It has a door for many files at once unless `batch_status` says what is answered there; a fault may change one part of such an
+    answer, and `batch_fault` all of it.
+    """
 
     name: str
     files: dict[str, StoredFile] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
+    batches: list[list[str]] = field(default_factory=list)
+    batch_status: int = 200
+    batch_fault: Callable[[Answer], None] = lambda answer: None
     faults: deque[Fault] = field(default_factory=deque)
     usually: Fault = well
     url: str = ""
@@ -187,6 +194,29 @@ class FakeSite:
 
     def answer(self, path: str, range_header: str | None) -> Answer:
         self.asked.append(Asked(path, range_header))
+        return self._answer(path, range_header)
+
+    def post(self, path: str, body: bytes, authorization: str | None) -> Answer:
+        """Each part is what a GET would be answered; the first that is cut is the last. A fault of time is one of the whole."""
+        if path != "/batch":
+            return Answer(404, {"Content-Length": "3"}, b"no\n")
+        urls = json.loads(body)["urls"]
+        self.batches.append([unquote(url).split("/", 2)[2] for url in urls])
+        whole = Answer(self.batch_status, {"Content-Type": "multipart/mixed; boundary=limit"}, b"", is_chunked=True)
+        for url in urls:
+            part = self._answer(f"/{url}", None)
+            lines = [f"{name}: {value}" for name, value in part.headers.items()]
+            head = "\r\n".join([f"HTTP/1.1 {part.status} Well", *lines, "", ""]).encode()
+            whole.body += b"\r\n--limit\r\nContent-Type: application/http\r\n\r\n" + head + part.body
+            whole.before, whole.pace = part.before, max(whole.pace, part.pace)
+            if part.is_cut:
+                whole.is_cut = True
+                return whole
+        whole.body += b"\r\n--limit--\r\n"
+        self.batch_fault(whole)
+        return whole
+
+    def _answer(self, path: str, range_header: str | None) -> Answer:
         file = self.files.get(unquote(path).partition("/files/")[2].partition("/")[2])
         if file is None:
             return Answer(404, {"Content-Length": "3"}, b"no\n")
@@ -212,7 +242,11 @@ class FakeGlobal:
     url: str = ""
     connections: int = 0
 
-    def answer(self, body: bytes, authorization: str | None) -> tuple[int, bytes]:
+    def post(self, path: str, body: bytes, authorization: str | None) -> Answer:
+        code, text = self._located(body, authorization)
+        return Answer(code, {"Content-Type": "application/json", "Content-Length": str(len(text))}, text)
+
+    def _located(self, body: bytes, authorization: str | None) -> tuple[int, bytes]:
         asked = json.loads(body)
         self.calls.append(asked["uris"])
         code = self.statuses.popleft() if self.statuses else 200
@@ -245,7 +279,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
     def do_GET(self) -> None:
-        answer: Answer = self.fake.answer(self.path, self.headers.get("Range"))
+        self._send(self.fake.answer(self.path, self.headers.get("Range")))
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self._send(self.fake.post(self.path, body, self.headers.get("Authorization")))
+
+    def _send(self, answer: Answer) -> None:
         answer.before()
         self.send_response(answer.status)
         for name, value in answer.headers.items():
@@ -257,15 +297,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_body(answer)
         except OSError:
             self.close_connection = True
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        code, text = self.fake.answer(body, self.headers.get("Authorization"))
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
 
     def _send_body(self, answer: Answer) -> None:
         for start, end in self._blocks(answer):

@@ -16,9 +16,10 @@ from datamodel.models import RemoteInventory, StorageSite
 from datamodel.rules import ArtifactRow
 from datamodel.sealing import seal
 from datamodel.uris import Namespace
-from site_service.file_sync import attempts, scan
+from site_service.file_sync import attempts, prefetch, scan
 from site_service.file_sync.operations import BatchResult, sync_batch
 from site_service.file_sync.rules import Wanted, verifiable
+from site_service.file_sync.shunned import Shunned
 from site_service.policy.operations import set_policy
 from site_service.storage.contract import ArtifactStore
 from site_service.storage.memory import MemoryStore
@@ -26,6 +27,12 @@ from tests.factories import artifact_row
 from tests.fakes.files import FakeGlobal, FakeSite, running
 
 CONTENT = bytes(range(256)) * 1024
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_shunned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fake may have the port of an earlier one."""
+    monkeypatch.setattr(prefetch, "_without_door", Shunned(600.0))
 
 
 @pytest.fixture

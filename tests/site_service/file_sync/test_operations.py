@@ -242,7 +242,9 @@ def test_a_site_that_cannot_be_reached_does_not_cost_every_file_its_timeout(fede
 def test_one_bad_file_does_not_keep_the_others(federation: Federation) -> None:
     for number in range(5):
         federation.publish(f"cadc:{number}", b"%d" % number)
-    federation.alpha.faults.extend([files.well, files.well, files.status(404)])
+    gone = files.status(404)
+    # Asked for with the others, and then alone.
+    federation.alpha.faults.extend([files.well, files.well, gone, files.well, files.well, gone])
     assert federation.tick() == [BatchResult(stored=4, stored_bytes=4, failed=1)]
 
 
