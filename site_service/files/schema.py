@@ -221,6 +221,19 @@ _NAMESPACE = _parameter("namespace", "query", "Prefix that ends in : or /, as ca
 _STORED = _parameter("stored", "query", "true: only what is stored here.", {"type": "boolean", "default": False})
 
 SCHEMAS: dict[str, Json] = {
+    "FilesRequest": {
+        "type": "object",
+        "required": ["urls"],
+        "properties": {
+            "urls": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 256,
+                "description": "Signed URLs of this site, relative: from `files/` on, as they were negotiated.",
+                "items": {"type": "string", "pattern": "^files/[^/:?#]+/[^?#]+$"},
+            }
+        },
+    },
     "StoredArtifact": {
         "type": "object",
         "required": ["id", "uri", "contentChecksum", "contentLength", "contentLastModified", "lastModified", "stored"],
@@ -244,11 +257,31 @@ SCHEMAS: dict[str, Json] = {
         "properties": {"name": {"type": "string"}, "namespace": {"type": "string"}, "uri": {"type": "string"}},
     },
 }
+_PARTS = (
+    "One part per URL, in their order. Each is an `application/http` message: the status line, headers and body that a GET of this URL "
+    "would be answered, a problem (RFC 9457) too. What would make the answer larger than 8 MiB is a problem of status 413: ask for it "
+    "alone. Without the last boundary the answer is cut."
+)
 _ENTRY_PAGE = {"schema": _page_of({"$ref": "#/components/schemas/NamespaceEntry"})}
 
 PATHS: dict[str, Json] = {
     "/files/{uri}": _file("", [_URI]),
     "/files/{token}/{uri}": _file("_by_signed_url", [_TOKEN, _URI]),
+    "/batch": {
+        "post": _operation(
+            "get_files",
+            "files",
+            "Get many small files in one answer; each URL carries its own permission",
+            {
+                "200": _answer(_PARTS, content={"multipart/mixed": {"schema": {"type": "string", "format": "binary"}}}),
+                "400": _answer("Not 1 to 256 signed URLs of this site."),
+            },
+            requestBody={
+                "required": True,
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/FilesRequest"}}},
+            },
+        )
+    },
     "/files/{namespace}/": {
         "get": _operation(
             "list_namespace",
