@@ -18,10 +18,12 @@ from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact, artifact_from
 from datamodel.restoration import is_restoring
 from datamodel.rules import Located
 from site_service.file_sync.models import SyncAttempt
-from site_service.file_sync.rules import Due, plan_batches
+from site_service.file_sync.rules import Due, plan_batches, share
 
 LEASE_SECONDS = settings.INVENTORY_SYNC_LEASE_SECONDS
-BATCH_FILES = 50
+# A batch costs both ends some work whatever is in it; but few files are better shared among many threads.
+LEAST_BATCH_FILES = 50
+MOST_BATCH_FILES = 200
 BATCH_BYTES = 64 * 1024 * 1024
 _NOW = "(SELECT inventory_now())"
 _LEASE = f"{_NOW} + make_interval(secs => {LEASE_SECONDS})"
@@ -49,8 +51,9 @@ def claim(*, batches: int) -> list[uuid.UUID]:
         # What seems to be missing may be in the store, and only its row lost.
         if free <= 0 or is_restoring():
             return []
-        due = [Due(*row) for row in _fetch(_DUE_SQL, {"limit": free * BATCH_FILES})]
-        plan = list(islice(plan_batches(due, max_files=BATCH_FILES, max_bytes=BATCH_BYTES), free))
+        due = [Due(*row) for row in _fetch(_DUE_SQL, {"limit": free * MOST_BATCH_FILES})]
+        files = share(len(due), among=free, least=LEAST_BATCH_FILES, most=MOST_BATCH_FILES)
+        plan = list(islice(plan_batches(due, max_files=files, max_bytes=BATCH_BYTES), free))
         leases = [uuid.uuid4() for _ in plan]
         pairs = [(row.artifact_id, lease) for lease, batch in zip(leases, plan, strict=True) for row in batch]
         _execute(_CLAIM_SQL, {"ids": [pair[0] for pair in pairs], "leases": [pair[1] for pair in pairs]})

@@ -93,6 +93,11 @@ def order_sources(sources: Iterable[Source], *, own_url: str, failing: Collectio
     return sorted(others.values(), key=lambda source: source.site in failing)
 
 
+def share(due: int, *, among: int, least: int, most: int) -> int:
+    """How many files a batch has: few are shared by all who are free, unless that makes crumbs; many are taken in large ones."""
+    return min(max(-(-due // among), least), most)
+
+
 def plan_batches(due: Sequence[Due], *, max_files: int, max_bytes: int) -> Iterator[list[Due]]:
     """Cut the head of the queue, in its order, into batches of bounded count and bytes; a large file goes alone."""
     batch: list[Due] = []

@@ -7,33 +7,66 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from datamodel.errors import StateConflictError, StorageFullError, StorageUnavailableError, StoredObjectMissingError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ_SIZE = 1024 * 1024
 _WRITEBACK_SIZE = 8 * 1024 * 1024
 
 
-@contextmanager
-def storage_failures(action: str) -> Iterator[None]:
-    """Turn an OSError into `StorageFullError` or `StorageUnavailableError`; never wrap reading of a source in it."""
-    try:
-        yield
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else "unknown"
-        if error.errno in _FULL:
-            raise StorageFullError(f"the store is full: could not {action}: {reason}") from error
-        raise StorageUnavailableError(f"the store could not {action}: {reason}") from error
+class storage_failures:  # noqa: N801  # read as what it does: `with`, or on top of a function
+    """Turn an OSError into `StorageFullError` or `StorageUnavailableError`; never wrap reading of a source in it.
+
+    No generator: of the twenty calls that a small file takes, each would make one.
+    """
+
+    __slots__ = ("_action",)
+
+    def __init__(self, action: str) -> None:
+        self._action = action
+
+    def __enter__(self) -> None:
+        """Nothing has happened yet."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            raise _named(error, self._action) from error
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        action = self._action
+
+        @functools.wraps(function)
+        def named(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except OSError as error:
+                raise _named(error, action) from error
+
+        return named
+
+
+def _named(error: OSError, action: str) -> StorageFullError | StorageUnavailableError:
+    reason = os.strerror(error.errno) if error.errno else "unknown"
+    if error.errno in _FULL:
+        return StorageFullError(f"the store is full: could not {action}: {reason}")
+    return StorageUnavailableError(f"the store could not {action}: {reason}")
 
 
 class StoredFile(io.FileIO):

@@ -200,7 +200,8 @@ def test_the_queue_is_claimed_by_priority_then_age() -> None:
 
 def test_a_claim_makes_batches_and_keeps_within_its_bound(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.INVENTORY_SYNC_THREADS = 3
-    monkeypatch.setattr(attempts, "BATCH_FILES", 2)
+    monkeypatch.setattr(attempts, "LEAST_BATCH_FILES", 2)
+    monkeypatch.setattr(attempts, "MOST_BATCH_FILES", 2)
     set_policy(namespace=CADC, wanted=True)
     for number in range(9):
         know(f"cadc:{number}")
@@ -213,8 +214,20 @@ def test_a_claim_makes_batches_and_keeps_within_its_bound(settings: Settings, mo
     assert len(attempts.claim(batches=2)) == 1
 
 
+def test_few_files_are_shared_and_many_are_taken_in_large_batches(settings: Settings) -> None:
+    settings.INVENTORY_SYNC_THREADS = 2
+    set_policy(namespace=CADC, wanted=True)
+    for number in range(130):
+        know(f"cadc:{number}")
+    scan.note_missing()
+    leases = attempts.claim(batches=2)
+    sizes = [len(attempts.take_up(lease=lease, holder=uuid.uuid4())) for lease in leases]
+    assert sizes == [65, 65]
+
+
 def test_two_claims_at_once_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "BATCH_FILES", 10)
+    monkeypatch.setattr(attempts, "LEAST_BATCH_FILES", 10)
+    monkeypatch.setattr(attempts, "MOST_BATCH_FILES", 10)
     set_policy(namespace=CADC, wanted=True)
     for number in range(40):
         know(f"cadc:{number}")

@@ -17,6 +17,7 @@ from site_service.file_sync.rules import (
     order_sources,
     plan_batches,
     retry_seconds,
+    share,
     verifiable,
 )
 
@@ -28,6 +29,14 @@ def test_sources_keep_the_globals_order_without_this_site_and_with_failing_sites
     urls = ["http://a/files/x", "http://me/files/x", "http://b/files/x", "http://a/files/x", "http://meme/files/x"]
     ranked = order_sources([Source(url, url[7:].partition("/")[0]) for url in urls], own_url="http://me", failing={"a"})
     assert [source.site for source in ranked] == ["b", "meme", "a"]
+
+
+@pytest.mark.parametrize(
+    ("due", "among", "files"),
+    [(0, 8, 50), (49, 1, 50), (51, 1, 51), (400, 8, 50), (401, 8, 51), (1600, 8, 200), (200, 1, 200), (9999, 2, 200)],
+)
+def test_a_batch_is_a_share_of_what_is_due_neither_a_crumb_nor_everything(due: int, among: int, files: int) -> None:
+    assert share(due, among=among, least=50, most=200) == files
 
 
 @pytest.mark.parametrize(

@@ -77,12 +77,12 @@ def test_a_batch_rings_for_the_next_one(
 ) -> None:
     del broker
     settings.INVENTORY_SYNC_THREADS = 1
-    for number in range(120):
+    for number in range(220):
         federation.publish(f"cadc:{number}", b"%d" % number)
     tasks.enqueue_missing()
-    assert SyncAttempt.objects.exclude(lease_holder=None).count() == 50
+    assert SyncAttempt.objects.exclude(lease_holder=None).count() == 200
     worker.start()
-    wait_for(lambda: is_stored(120), "the pull of all 120 files after one tick", worker)
+    wait_for(lambda: is_stored(220), "the pull of all 220 files after one tick", worker)
 
 
 def test_a_flushed_broker_loses_nothing(federation: Federation, worker: SyncWorker, broker: redis.Redis) -> None:
