@@ -46,6 +46,9 @@ logger = logging.getLogger("inventory.files")
 MAX_FILES = 256
 MAX_BYTES = 8 * 1024 * 1024
 
+# Whoever sends it need not be known before it is read: 256 long URIs with long tokens fit.
+MAX_BODY_BYTES = 1024 * 1024
+
 _EXAMPLE = '{"urls": ["files/{token}/{uri}", …]}: signed URLs of this site, from files/ on'
 # Small parts are handed to the server together.
 _BLOCK = 64 * 1024
@@ -97,7 +100,12 @@ def batch(request: HttpRequest) -> HttpResponseBase:
 
 
 def _targets(request: HttpRequest) -> list[str]:
-    """The paths below `/files/`, decoded once, as a server decodes that of a request. Raises `InvalidRequestError`."""
+    """The paths below `/files/`, decoded once, as a server decodes that of a request.
+
+    Raises `InvalidRequestError`, `ContentTooLargeError`.
+    """
+    if int(request.META.get("CONTENT_LENGTH") or 0) > MAX_BODY_BYTES:
+        raise ContentTooLargeError(f"the body may have at most {MAX_BODY_BYTES} bytes")
     try:
         document = json.loads(request.body)
     except (ValueError, RecursionError) as error:

@@ -275,7 +275,9 @@ PATHS: dict[str, Json] = {
             {
                 "200": _answer(_PARTS, content={"multipart/mixed": {"schema": {"type": "string", "format": "binary"}}}),
                 "400": _answer("Not 1 to 256 signed URLs of this site."),
+                "413": _answer("A body of more than 1 MiB."),
             },
+            security=[],
             requestBody={
                 "required": True,
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/FilesRequest"}}},

@@ -66,6 +66,22 @@ def test_a_damaged_copy_is_repaired_whatever_the_policy_says(
     assert not ObsoleteStorageLocation.objects.exists()
 
 
+def test_small_damaged_copies_are_repaired_together(scrubbed: Scrubbed, federation: Federation) -> None:
+    contents = {f"cadc:TEST/{number}": b"%d" % number * 2000 for number in range(3)}
+    ids = {uri: scrubbed.put(uri, content) for uri, content in contents.items()}
+    scrubbed.make_due()
+    for artifact_id in ids.values():
+        flip_bit(scrubbed.file_of(artifact_id), 1000)
+    assert scrubbed.run().damaged == 3
+    for uri, artifact_id in ids.items():
+        federation.alpha.hold(uri, contents[uri], artifact_id)
+    federation.tick()
+    assert ([len(batch) for batch in federation.alpha.batches], federation.alpha.asked) == ([3], [])
+    assert scan.settle() == 3
+    for uri, artifact_id in ids.items():
+        assert scrubbed.bytes_at(scrubbed.place_of(artifact_id).storage_id, 2000) == contents[uri]
+
+
 def test_the_repaired_copy_is_read_back_from_the_device_at_once(scrubbed: Scrubbed, federation: Federation) -> None:
     artifact_id = damaged(scrubbed)
     federation.alpha.hold(URI, CONTENT, artifact_id)
