@@ -31,6 +31,7 @@ from datamodel.preauth import Methods, SigningKey, TransferClaims
 from datamodel.uris import ArtifactUri
 from site_service.files import batch
 from site_service.scrub.models import DamagedCopy
+from site_service.storage import registry
 from tests.factories import settle_rights
 from tests.site_service.conftest import TOKEN
 from tests.site_service.files.requests import body_of, put
@@ -263,6 +264,16 @@ def test_bytes_that_are_not_there_are_a_problem_and_the_copy_leaves_service(
     assert DamagedCopy.objects.get().found_by == "get"
     assert DeletedStorageLocationEvent.objects.count() == 1
     assert [part.status for part in reader.read(*urls)] == [200, 404, 200]
+
+
+def test_bytes_need_not_be_files_of_this_machine(client: Client, reader: Reader, settings: Settings) -> None:
+    memory = {"BACKEND": "site_service.storage.memory.MemoryStore", "OPTIONS": {}}
+    settings.STORAGES = {**settings.STORAGES, "artifacts": memory}
+    registry.get_store.cache_clear()
+    contents = {"cadc:a": b"one", "cadc:b": b"", "cadc:c": b"x" * 200_000}
+    for uri, content in contents.items():
+        assert put(client, content, path=f"/files/{uri}").status_code == 201
+    assert [part.body for part in reader.read(*map(reader.url, contents))] == list(contents.values())
 
 
 def test_an_unmounted_disk_is_a_problem_of_each_and_takes_nothing_out(
