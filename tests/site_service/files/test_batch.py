@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -357,7 +356,6 @@ def test_an_answer_that_fails_half_way_is_cut(reader: Reader, live: SiteProcess)
     assert [part.body for part in parts_of(whole.headers["Content-Type"], whole.body)] == [data]
     place = StorageLocation.objects.get()
     with live.connect() as reading:
-        reading.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         head = (
             f"POST /batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
