@@ -258,7 +258,7 @@ class _Batch:
         choices = [(order.wanted, sources[0])]
         choices += [(each.wanted, reachable[0]) for each, reachable in waiting if reachable]
         self._remember(*self._ahead.fetch(choices))
-        return self._sources(order)[0]
+        return self._sources(order)[0] or sources
 
     def _fetch(self, order: _Order, ending: _Ending, sources: list[Source]) -> StoredObject:
         """The artifact in the store; sources that gave wrong bytes are left out and the rest asked again."""
