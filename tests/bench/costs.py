@@ -9,9 +9,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SAMPLE_SECONDS = 2.0
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Meter:
         # The most that a process had at any time, in MiB, by its name.
         self.peaks: dict[str, float] = {}
 
-    def cost(self, act: Callable[[], float], operations: int) -> tuple[float, Cost]:
+    def cost(self, act: Callable[[], _Result], operations: int) -> tuple[_Result, Cost]:
         """What `act` returns, and what each of its operations cost."""
         before = self._seconds()
         result = act()

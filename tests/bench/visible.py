@@ -27,26 +27,17 @@ def idle(bench: Bench) -> Iterator[Row]:
     """One PUT after the other."""
     changes = bench.sizes.idle_changes
 
-    def act() -> float:
-        for _ in range(changes):
-            lags.extend(_Changes(bench, count=1, per_second=1).lags())
-        return 0.0
+    def act() -> list[float]:
+        return [lag for _ in range(changes) for lag in _Changes(bench, count=1, per_second=1).lags()]
 
-    lags: list[float] = []
-    _, cost = bench.meter.cost(act, changes)
+    lags, cost = bench.meter.cost(act, changes)
     yield _row(bench, "idle", lags, cost.service_ms, cost.database_ms)
 
 
 def loaded(bench: Bench) -> Iterator[Row]:
     """So many PUTs a second whatever becomes of them, each of which is waited for."""
     changes = _Changes(bench, count=_PUTS_PER_SECOND * bench.sizes.loaded_seconds, per_second=_PUTS_PER_SECOND)
-    lags: list[float] = []
-
-    def act() -> float:
-        lags.extend(changes.lags())
-        return 0.0
-
-    _, cost = bench.meter.cost(act, changes.count)
+    lags, cost = bench.meter.cost(changes.lags, changes.count)
     yield _row(bench, f"under {changes.rate:,.0f} PUT/s", lags, cost.service_ms, cost.database_ms)
 
 
