@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -146,11 +147,11 @@ def _fill(database_url: str, name: str, above: int, count: int, sites: list[str]
             connection.execute("SET LOCAL session_replication_role = replica")
             connection.execute("LOCK TABLE artifact, storage_location, site_location IN ACCESS EXCLUSIVE MODE")
             again = _drop_indexes(connection)
-            connection.execute(_ARTIFACTS, values)
-            connection.execute(_HELD if name == "global" else _STORED, values)
+            for statement in (_ARTIFACTS, *((_HELD,) if name == "global" else (_STORED, _VERIFIED))):
+                connection.execute(statement, values)
             for statement in again:
                 connection.execute(statement)
-        connection.execute("VACUUM (ANALYZE) artifact, storage_location, site_location")
+        connection.execute("VACUUM (ANALYZE)")
         connection.execute("CHECKPOINT")
 
 
@@ -163,11 +164,35 @@ _ARTIFACTS = f"""
         %(when)s, 1
     FROM {_MANY}
 """
-_STORED = f"INSERT INTO storage_location SELECT md5(uri)::uuid, md5(uri), left(md5(uri), 3), %(when)s FROM {_MANY}"
+_STORED = (
+    f"INSERT INTO storage_location SELECT md5(uri)::uuid, md5(uri), left(md5(uri), 3), inventory_now() FROM {_MANY}"
+)
+# Not to be read back before the bench is over.
+_VERIFIED = f"""
+    INSERT INTO copy_verification (artifact_id, storage_id, storage_bucket, content_length, namespace, verified_at, next_at,
+        result, failures)
+    SELECT md5(uri)::uuid, md5(uri), left(md5(uri), 3), 7, '', inventory_now(), inventory_now() + interval '60 days' +
+        n * interval '1 second', 'written', 0
+    FROM {_MANY}
+"""
 _HELD = (
     "INSERT INTO site_location (artifact_id, site_id) "
     f"SELECT md5(uri)::uuid, site FROM {_MANY}, unnest(%(sites)s::uuid[]) site"
 )
+
+
+def settle(bench: Bench) -> None:
+    """Until both sites have looked through what they have for the first time: what is filled in later they must not look for."""
+    # Before there is much: a changed policy has everything judged anew.
+    bench.let_beta_want(_SYNCED)
+    rate(bench.alpha, [bench.put(f"{_SYNCED}first", bench.small)], in_flight=1)
+    for name in ("alpha", "beta"):
+        bench.await_condition(f"{name} knows its copies and is validated", partial(_is_settled, bench, name))
+
+
+def _is_settled(bench: Bench, name: str) -> bool:
+    noted = bench.count(name, "SELECT count(*) FROM copy_verification")
+    return noted > 0 and bench.count(name, "SELECT count(*) FROM validation_run WHERE state = 'complete'") > 0
 
 
 def _identity(bench: Bench, name: str) -> str:
@@ -227,8 +252,7 @@ def run(sizes: Sizes, steps: Sequence[int], console: Console) -> Result:
     try:
         with federation(directory) as (ready, service):
             bench = Bench.of(directory, ready, sizes, service)
-            # Before there is much: a changed policy has everything judged anew.
-            bench.let_beta_want(_SYNCED)
+            settle(bench)
             with bench.meter.sampling():
                 for above, artifacts in zip((0, *steps), steps, strict=False):
                     started = time.perf_counter()
