@@ -144,7 +144,8 @@ class Bench:
 
 @contextmanager
 def federation(directory: Path) -> Iterator[tuple[dict[str, str], int]]:
-    """`manage.py demo` without files, as shipped, and its pid; stopped at the end."""
+    """`manage.py demo` without files, as shipped, and its pid; stopped at the end, also by SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     argv = [sys.executable, "manage.py", "demo", "--no-ingest", "--json"]
     argv += ["--dir", str(directory), "--port", str(_free_ports())]
     with subprocess.Popen(argv, cwd=PROJECT, stdout=subprocess.PIPE, stderr=sys.stderr, text=True) as demo:
