@@ -31,6 +31,7 @@ class Watch:
     """What was found so far, by the name of whoever is at it."""
 
     looked_at: int = 0
+    prepared: int = 0
     offences: list[str] = field(default_factory=list)
     _name: str = ""
     _most: float = MOST_COST
@@ -52,6 +53,7 @@ class Watch:
             cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}", values)
             self._judge(statement, cursor.fetchone(), "")
             if is_prepared:
+                self.prepared += 1
                 cursor.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {_numbered(statement)}")
                 self._judge(statement, cursor.fetchone(), " (prepared)")
 

@@ -96,4 +96,5 @@ def test_nothing_that_a_global_does_often_reads_a_whole_table(
             with watch.at(name):
                 act()
     assert watch.looked_at > 100
+    assert watch.prepared >= 5
     assert not watch.offences, "\n\n".join(watch.offences)

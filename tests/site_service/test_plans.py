@@ -119,6 +119,7 @@ def test_nothing_that_a_site_does_often_reads_a_whole_table(
             with watch.at(name, most=_MOST.get(name, MOST_COST), may_read=_MAY_READ.get(name, frozenset())):
                 act()
     assert watch.looked_at > 100
+    assert watch.prepared >= 10
     assert not watch.offences, "\n\n".join(watch.offences)
 
 
