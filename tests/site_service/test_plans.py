@@ -74,7 +74,6 @@ def _work(store: ArtifactStore) -> dict[str, Callable[[], object]]:
 
     def sync() -> None:
         scan.note_missing(seconds=0)
-        attempts.try_now()
         (lease,) = attempts.claim(batches=1)
         holder = uuid.uuid4()
         taken = attempts.take_up(lease=lease, holder=holder)
