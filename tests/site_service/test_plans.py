@@ -20,8 +20,8 @@ from site_service.scrub import operations as scrub, queries as scrub_queries, sc
 from site_service.storage.contract import ArtifactStore
 from tests.plans import GROWING, MOST_COST, many_rows, watching
 
-# A tick of it looks at 20,000 dead at most, and for each of them twice for a snapshot.
-_MOST = {"removals": 20 * MOST_COST}
+# A tick of removals looks at 20,000 dead at most, and for each of them twice for a snapshot; a page of a hundred rows is small.
+_MOST = {"removals": 20 * MOST_COST, "feed of artifacts": 1_000}
 # Gauges of queues count them: what waits there is to be done, and gone then.
 _MAY_READ = {"metrics": frozenset({"sync_attempt", "obsolete_storage_location"})}
 _OTHER = uuid.UUID(int=7)
