@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := demo
-.PHONY: install install-dev demo check check-code check-site check-global openapi test test-long bench bench-long lock audit clean
+.PHONY: install install-dev demo check check-code check-site check-global openapi test test-long bench bench-long bench-growth lock audit clean
 
 PYTHON3 ?= python3
 VENV ?= .venv
@@ -70,6 +70,10 @@ bench: install-dev
 # Two inventories of ten million artifacts each (`ARGS="--rows 1000000"` for fewer); they need 15 GB in TMPDIR and half an hour.
 bench-long: install-dev
 	$(PYTHON) -m tests.bench.long $(ARGS)
+
+# The cost of one operation with 10⁵, 10⁶ and 10⁷ artifacts (`ARGS="--rows 100000 1000000"` for fewer); 25 GB in TMPDIR and an hour.
+bench-growth: install-dev
+	$(PYTHON) -m tests.bench.growth $(ARGS)
 
 # `make lock ARGS=--upgrade` takes new versions, `make lock` only what pyproject.toml demands.
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \

@@ -51,6 +51,11 @@ class PageRequest:
         return bool(self.namespaces) or self.holder is not None or self.stored_only or self.is_limited
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether it may have to look at many more rows than it serves."""
+        return self.is_filtered and self.ids is None
+
+    @property
     def is_limited(self) -> bool:
         return self.stream.has_uri and not self.reach.is_everything
 
@@ -127,9 +132,7 @@ def read_page(request: PageRequest, *, as_json: bool = False) -> FeedPage:
     """One page. Raises `CursorGoneError` for a cursor of another epoch or above the horizon, `HistoryGoneError`."""
     with transaction.atomic():
         head = read_head()
-        start = _start(request, head)
-        bound = _scan_bound(request, start, head)
-        return _copy(request, head, start, bound, as_json=as_json)
+        return _copy(request, head, _start(request, head), as_json=as_json)
 
 
 def read_rows(streams: Sequence[Stream], ids: tuple[uuid.UUID, ...], *, stored_only: bool) -> list[FeedPage]:
@@ -141,13 +144,7 @@ def read_rows(streams: Sequence[Stream], ids: tuple[uuid.UUID, ...], *, stored_o
         head = read_head()
         start = Cursor.before_all(head.identity.epoch)
         return [
-            _copy(
-                PageRequest(stream, None, len(ids) + 1, stored_only=stored_only, ids=ids),
-                head,
-                start,
-                None,
-                as_json=False,
-            )
+            _copy(PageRequest(stream, None, len(ids) + 1, stored_only=stored_only, ids=ids), head, start, as_json=False)
             for stream in streams
         ]
 
@@ -225,8 +222,8 @@ _Bound = tuple[int, uuid.UUID]
 
 
 def _scan_bound(request: PageRequest, start: Cursor, head: Head) -> _Bound | None:
-    """The last row that a filtered page may look at; None when it may look at all that are left."""
-    if not request.is_filtered:
+    """The last row that a page looked at which did not become full; None when it has looked at all that are left."""
+    if not request.is_bounded:
         return None
     with connection.cursor() as cursor:
         cursor.execute(
@@ -238,8 +235,8 @@ def _scan_bound(request: PageRequest, start: Cursor, head: Head) -> _Bound | Non
     return row
 
 
-def _copy(request: PageRequest, head: Head, start: Cursor, bound: _Bound | None, *, as_json: bool) -> FeedPage:
-    statement, parameters = _select(request, head, start, bound, as_json=as_json)
+def _copy(request: PageRequest, head: Head, start: Cursor, *, as_json: bool) -> FeedPage:
+    statement, parameters = _select(request, head, start, as_json=as_json)
     if as_json:
         # A character that JSON never contains as quote: each row is one line of JSON as it is.
         statement = f"COPY (SELECT row_to_json(r) FROM ({statement}) r) TO STDOUT (FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02')"
@@ -256,6 +253,7 @@ def _copy(request: PageRequest, head: Head, start: Cursor, bound: _Bound | None,
     size = rows.tell()
     rows.seek(0)
     is_full = count == request.limit
+    bound = None if is_full else _scan_bound(request, start, head)
     following = _following(head, start, _position_of(last, as_json=as_json) if is_full else bound)
     more = is_full or bound is not None
     return FeedPage(request.stream, head, rows, size, count, following, more, digest.hexdigest(), request.is_limited)
@@ -277,18 +275,17 @@ def _position_of(line: bytes, *, as_json: bool) -> _Bound:
     return int(txid), uuid.UUID(identity.decode())
 
 
-def _select(
-    request: PageRequest, head: Head, start: Cursor, bound: _Bound | None, *, as_json: bool
-) -> tuple[str, dict[str, Any]]:
-    stream = request.stream
+def _select(request: PageRequest, head: Head, start: Cursor, *, as_json: bool) -> tuple[str, dict[str, Any]]:
+    stream, source = request.stream, request.stream.table
     columns = ", ".join(f'{column.served(as_json=as_json)} AS "{column.wire}"' for column in stream.columns)
     conditions = ["(t.txid, t.id) > (%(txid)s, %(row_id)s)", "t.txid < %(horizon)s"]
     parameters: dict[str, Any] = {"txid": start.txid, "row_id": start.row_id, "horizon": head.horizon}
     if request.ids is not None:
         conditions, parameters = ["t.id = ANY(%(ids)s)"], {"ids": list(request.ids)}
-    if bound is not None:
-        conditions.append("(t.txid, t.id) <= (%(last_txid)s, %(last_id)s)")
-        parameters |= {"last_txid": bound[0], "last_id": bound[1]}
+    elif request.is_bounded:
+        # Read only as far as it takes to fill the page: where the last row of these is, is asked for afterwards, if at all.
+        source = f"(SELECT * FROM {source} t WHERE {' AND '.join(conditions)} ORDER BY t.txid, t.id LIMIT {_SCAN_ROWS})"
+        conditions = ["TRUE"]
     if request.stored_only and stream is ARTIFACTS:
         conditions.append("EXISTS (SELECT FROM storage_location l WHERE l.artifact_id = t.id)")
     if request.is_limited:
@@ -302,7 +299,7 @@ def _select(
     if wanted:
         conditions.append(f"({' OR '.join(wanted)})")
     statement = (
-        f"SELECT {columns} FROM {stream.table} t WHERE {' AND '.join(conditions)} "
+        f"SELECT {columns} FROM {source} t WHERE {' AND '.join(conditions)} "
         f"ORDER BY t.txid, t.id LIMIT {request.limit:d}"
     )
     return statement, parameters

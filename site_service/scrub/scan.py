@@ -228,7 +228,8 @@ _RELEASE_SQL = """
     WHERE NOT EXISTS (
         SELECT FROM storage_location l WHERE l.storage_bucket = r.storage_bucket AND l.storage_id = r.storage_id
     ) AND NOT EXISTS (
-        SELECT FROM retired_artifact k WHERE k.storage_bucket = r.storage_bucket AND k.storage_id = r.storage_id
+        SELECT FROM retired_artifact k WHERE k.state IN ('retained', 'removing')
+            AND k.storage_bucket = r.storage_bucket AND k.storage_id = r.storage_id
     ) ON CONFLICT DO NOTHING
 """
 

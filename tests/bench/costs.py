@@ -7,10 +7,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SAMPLE_SECONDS = 2.0
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +32,15 @@ class _Process:
 
 
 class Meter:
-    """Watches everything that descends from `service`, and the servers of `databases` (pids of postmasters)."""
+    """Watches everything that descends from `services`, and the servers of `databases` (pids of postmasters)."""
 
-    def __init__(self, service: int, databases: list[int]) -> None:
-        self._service = service
+    def __init__(self, services: list[int], databases: list[int]) -> None:
+        self.services = services
         self._databases = databases
         # The most that a process had at any time, in MiB, by its name.
         self.peaks: dict[str, float] = {}
 
-    def cost(self, act: Callable[[], float], operations: int) -> tuple[float, Cost]:
+    def cost(self, act: Callable[[], _Result], operations: int) -> tuple[_Result, Cost]:
         """What `act` returns, and what each of its operations cost."""
         before = self._seconds()
         result = act()
@@ -59,14 +62,14 @@ class Meter:
 
     def _seconds(self) -> tuple[float, float]:
         known = _processes()
-        service = sum(known[pid].ticks for pid in _descendants(known, self._service))
+        service = sum(known[pid].ticks for root in self.services for pid in _descendants(known, root))
         database = sum(known[pid].ticks for root in self._databases for pid in _descendants(known, root))
         return service / _TICKS, database / _TICKS
 
     def _sample(self, stop: threading.Event) -> None:
         while not stop.wait(_SAMPLE_SECONDS):
             known = _processes()
-            for pid in _descendants(known, self._service):
+            for pid in chain.from_iterable(_descendants(known, root) for root in tuple(self.services)):
                 with suppress(OSError):
                     name = known[pid].name
                     self.peaks[name] = max(self.peaks.get(name, 0.0), _share(pid))

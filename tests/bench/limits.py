@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import statistics
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -75,75 +76,140 @@ def durable_files(directory: Path, count: int, *, threads: int, commit: Callable
 
 
 class RowCommitter:
-    """Commits rows shaped like an artifact and its location into tables of the bench's own, one connection per thread."""
+    """Commits the rows of a PUT (artifact, location, audit entry) into tables of the bench's own, one connection per thread."""
 
     def __init__(self, database_url: str, *, every: int) -> None:
         self.url = database_url
         self.every = every
         self.local = threading.local()
         with psycopg.connect(database_url, autocommit=True) as connection:
-            connection.execute("DROP TABLE IF EXISTS bench_location, bench_artifact")
-            connection.execute("CREATE TABLE bench_artifact (LIKE artifact INCLUDING ALL)")
-            connection.execute("CREATE TABLE bench_location (LIKE storage_location INCLUDING ALL)")
+            connection.execute(f"DROP TABLE IF EXISTS {', '.join(_COPIES)}")
+            for copy, table in _COPIES.items():
+                connection.execute(f"CREATE TABLE {copy} (LIKE {table} INCLUDING ALL)")
 
     def __call__(self, number: int) -> None:
         connection = getattr(self.local, "connection", None)
         if connection is None:
-            connection = self.local.connection = psycopg.connect(self.url)
+            connection = self.local.connection = psycopg.connect(self.url, autocommit=True)
             self.local.pending = 0
-        identity = uuid.uuid4()
-        connection.execute(
-            "INSERT INTO bench_artifact SELECT %s, %s, '00000', 'md5:' || md5(%s), inventory_now(), 4096, NULL, NULL, "
-            "inventory_now(), 'md5:' || md5(%s), NULL, inventory_now(), NULL, 0",
-            [identity, f"bench:limit/{identity}", str(identity), str(identity)],
-        )
-        connection.execute(
-            "INSERT INTO bench_location VALUES (%s, %s, %s, inventory_now())",
-            [identity, identity.hex, identity.hex[:3]],
-        )
+        if self.every > 1 and not self.local.pending:
+            connection.execute("BEGIN")
+        connection.execute(_ONE_PUT, {"id": uuid.uuid4()})
         self.local.pending += 1
-        if self.local.pending >= self.every:
-            connection.commit()
+        if self.every > 1 and self.local.pending == self.every:
+            connection.execute("COMMIT")
             self.local.pending = 0
 
     def close(self) -> None:
         with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute("DROP TABLE IF EXISTS bench_location, bench_artifact")
+            connection.execute(f"DROP TABLE IF EXISTS {', '.join(_COPIES)}")
 
 
-def copy_into_final_tables(database_url: str, count: int) -> float:
-    """Rows per second of COPY into a copy of the artifact table with its indexes, with one site location per row, all verified."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("DROP TABLE IF EXISTS bench_artifact, bench_site_location")
-        connection.execute("CREATE TABLE bench_artifact (LIKE artifact INCLUDING ALL)")
-        connection.execute("CREATE TABLE bench_site_location (LIKE site_location INCLUDING ALL)")
-        try:
-            lines = list(_artifact_lines(count))
+_COPIES = {"bench_artifact": "artifact", "bench_location": "storage_location", "bench_entry": "audit_entry"}
+_ARTIFACT = (
+    "id, uri, uri_bucket, content_checksum, content_last_modified, content_length, last_modified, meta_checksum, "
+    "content_sha256, meta_modified_at, txid"
+)
+_ONE_PUT = f"""
+    WITH one AS (SELECT %(id)s::uuid AS id, 'bench:limit/' || %(id)s::uuid AS uri, inventory_now() AS at),
+    born AS (INSERT INTO bench_artifact ({_ARTIFACT}) SELECT id, uri, '00000', 'md5:' || md5(uri), at, 4096, at,
+        'md5:' || md5(uri), sha256(uri::bytea), at, 0 FROM one),
+    placed AS (INSERT INTO bench_location SELECT id, id::text, left(id::text, 3), at FROM one)
+    INSERT INTO bench_entry (txid, at, who, method, address, action, subject, outcome, reason, request_id, count, details)
+    SELECT 0, at, 'bench', 'token', '127.0.0.1', 'put', uri, 'done', '', id::text, 1, '{{}}' FROM one
+"""
+# Of ten thousand rows: what the product takes at once.
+_BLOCK_ROWS = 10_000
+_FINAL = {"bench_artifact": "artifact", "bench_site_location": "site_location"}
+_PROOF = (
+    "SELECT count(*) FROM {} WHERE meta_checksum <> artifact_meta_checksum(id, uri, uri_bucket, content_checksum, "
+    "content_last_modified, content_length, content_type, content_encoding)"
+)
+
+
+class FinalTables:
+    """Copies of the tables that harvested rows go into, with their indexes, and so many rows as COPY takes them."""
+
+    def __init__(self, database_url: str, count: int) -> None:
+        self._url, self._count = database_url, count
+        self._blocks = list(_blocks(count))
+
+    def copy_in(self) -> float:
+        """Rows per second of COPY into both, empty, all verified."""
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            self._empty(connection)
             started = time.perf_counter()
             with connection.transaction():
-                for table, part in (("bench_artifact", 0), ("bench_site_location (artifact_id, site_id)", 1)):
-                    with connection.cursor().copy(f"COPY {table} FROM STDIN") as copy:
-                        for pair in lines:
-                            copy.write(pair[part])
-                connection.execute(
-                    "SELECT count(*) FROM bench_artifact WHERE meta_checksum <> artifact_meta_checksum(id, uri, uri_bucket, "
-                    "content_checksum, content_last_modified, content_length, content_type, content_encoding)"
-                )
-            return count / (time.perf_counter() - started)
-        finally:
-            connection.execute("DROP TABLE bench_artifact, bench_site_location")
+                for number, table in enumerate(_FINAL):
+                    self._copy(connection, table, [block[number] for block in self._blocks])
+                connection.execute(_PROOF.format("bench_artifact"))
+            return self._count / (time.perf_counter() - started)
+
+    def copy_in_again(self) -> float:
+        """Rows per second of COPY into a staging table, verification and a merge that changes nothing; needs `copy_in` before."""
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            started = time.perf_counter()
+            for rows, locations in self._blocks:
+                with connection.transaction():
+                    connection.execute("CREATE TEMP TABLE staged (LIKE artifact) ON COMMIT DROP")
+                    connection.execute(
+                        "CREATE TEMP TABLE staged_place (LIKE site_location INCLUDING DEFAULTS) ON COMMIT DROP"
+                    )
+                    self._copy(connection, "staged", [rows])
+                    self._copy(connection, "staged_place", [locations])
+                    connection.execute(_PROOF.format("staged"))
+                    connection.execute(_NO_MERGE)
+                    connection.execute(
+                        "INSERT INTO bench_site_location SELECT * FROM staged_place ON CONFLICT DO NOTHING"
+                    )
+            return self._count / (time.perf_counter() - started)
+
+    def drop(self) -> None:
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute(f"DROP TABLE IF EXISTS {', '.join(_FINAL)}")
+
+    def _empty(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+        connection.execute(f"DROP TABLE IF EXISTS {', '.join(_FINAL)}")
+        for copy, table in _FINAL.items():
+            connection.execute(f"CREATE TABLE {copy} (LIKE {table} INCLUDING ALL)")
+
+    def _copy(self, connection: psycopg.Connection[tuple[object, ...]], table: str, blocks: list[bytes]) -> None:
+        columns = "artifact_id, site_id" if "place" in table or "location" in table else _ARTIFACT
+        with connection.cursor().copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+            for block in blocks:
+                copy.write(block)
 
 
-def _artifact_lines(count: int) -> list[tuple[bytes, bytes]]:
-    site = uuid.uuid4()
-    when = "2026-01-01 00:00:00.000+00"
-    lines = []
+_NO_MERGE = f"""
+    INSERT INTO bench_artifact ({_ARTIFACT}) SELECT {_ARTIFACT} FROM staged
+    ON CONFLICT (id) DO UPDATE SET meta_checksum = excluded.meta_checksum
+    WHERE bench_artifact.meta_checksum <> excluded.meta_checksum
+"""
+
+
+def _blocks(count: int) -> Iterator[tuple[bytes, bytes]]:
+    """Artifacts and their locations at one site."""
+    site, when = uuid.uuid4(), "2026-01-01 00:00:00.000+00"
+    for start in range(0, count, _BLOCK_ROWS):
+        rows, locations = [], []
+        for number in range(start, min(start + _BLOCK_ROWS, count)):
+            identity = uuid.uuid4()
+            checksum = "md5:" + hashlib.md5(identity.bytes, usedforsecurity=False).hexdigest()
+            rows.append(
+                f"{identity}\tbench:copy/{identity}\t{number % 0xFFFFF:05x}\t{checksum}\t{when}\t4096\t{when}\t"
+                f"{checksum}\t\\N\t{when}\t0\n"
+            )
+            locations.append(f"{identity}\t{site}\n")
+        yield "".join(rows).encode(), "".join(locations).encode()
+
+
+def commit_and_round_trip(database_url: str, ask: Callable[[], object], count: int) -> float:
+    """Milliseconds of one commit and one loopback request, the median."""
+    committer, taken = RowCommitter(database_url, every=1), []
     for number in range(count):
-        identity = uuid.uuid4()
-        checksum = "md5:" + hashlib.md5(identity.bytes, usedforsecurity=False).hexdigest()
-        row = (
-            f"{identity}\tbench:copy/{identity}\t{number % 0xFFFFF:05x}\t{checksum}\t{when}\t4096\t\\N\t\\N\t{when}\t"
-            f"{checksum}\t\\N\t{when}\t\\N\t0\n"
-        )
-        lines.append((row.encode(), f"{identity}\t{site}\n".encode()))
-    return lines
+        started = time.perf_counter()
+        committer(number)
+        ask()
+        taken.append(1000 * (time.perf_counter() - started))
+    committer.close()
+    return statistics.median(taken)

@@ -8,61 +8,86 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg
 
 from harvest.streams import ARTIFACTS
-from tests.bench.load import PROJECT, READ_SIZE, BenchError, HttpSession, Row, timed
+from tests.bench.client import BenchError
+from tests.bench.exchange import ROWS, seed_once
+from tests.bench.load import PROJECT, READ_SIZE, Figure, HttpSession, Row, timed
+from tests.bench.running import Bench
+from tests.bench.seeding import seed_objects
 
-if TYPE_CHECKING:
-    from tests.bench.running import Bench
-
-_PAGE = 100_000
+# As a global asks for them (INVENTORY_HARVEST_BATCH).
+_PAGE = 10_000
+_OBJECTS = "bench:objects/"
 _STORED = "FROM artifact t JOIN storage_location l ON l.artifact_id = t.id"
 _FEED = ", ".join(column.served(as_json=False) for column in ARTIFACTS.columns)
 _FEED_COPY = f"COPY (SELECT {_FEED} {_STORED} ORDER BY t.txid, t.id) TO STDOUT"
-_JSON_COPY = f"COPY (SELECT row_to_json(t) {_STORED} WHERE t.uri >= 'bench:rows/' AND t.uri < 'bench:rows0' ORDER BY t.uri) TO STDOUT"
+_JSON_COPY = (
+    f"COPY (SELECT row_to_json(t) {_STORED} WHERE t.uri >= '{ROWS}' AND t.uri < '{ROWS}~' ORDER BY t.uri) TO STDOUT"
+)
 _LAST_RUN = (
     "SELECT objects_seen, extract(epoch FROM finished_at - started_at) FROM validation_run "
     "WHERE state = 'complete' ORDER BY finished_at DESC LIMIT 1"
 )
 
 
-def many_rows(bench: Bench) -> Iterator[Row]:
-    """Of the rows that `harvest` has left at alpha."""
+def feed(bench: Bench) -> Iterator[Row]:
+    """Everything that alpha stores, as its global would read it from the start."""
+    seed_once(bench)
     count = bench.count("alpha", f"SELECT count(*) {_STORED}")
-    listed = bench.count("alpha", "SELECT count(*) FROM artifact WHERE uri >= 'bench:rows/' AND uri < 'bench:rows0'")
-    yield bench.measure(
+    figure = Figure(
+        "11",
         f"feed of {count:,} artifacts, TSV",
         "rows/s",
         lambda _: timed(count, lambda: _feed(bench, count)),
         "COPY out of the same columns",
         lambda _: timed(count, lambda: _copy_out(bench.database("alpha"), _FEED_COPY)),
+        0.60,
         operations=count,
+        rounds=bench.sizes.rounds,
     )
-    yield bench.measure(
-        f"listing of {listed:,} artifacts, NDJSON",
+    yield bench.measure(figure)
+
+
+def listing(bench: Bench) -> Iterator[Row]:
+    seed_once(bench)
+    count = bench.known("alpha", ROWS)
+    figure = Figure(
+        "17",
+        f"listing of {count:,} artifacts, NDJSON",
         "rows/s",
-        lambda _: timed(listed, lambda: _listing(bench, listed)),
+        lambda _: timed(count, lambda: _listing(bench, count)),
         "COPY out as JSON",
-        lambda _: timed(listed, lambda: _copy_out(bench.database("alpha"), _JSON_COPY)),
-        operations=listed,
+        lambda _: timed(count, lambda: _copy_out(bench.database("alpha"), _JSON_COPY)),
+        0.60,
+        operations=count,
+        rounds=bench.sizes.rounds,
     )
+    yield bench.measure(figure)
 
 
 def validation(bench: Bench) -> Iterator[Row]:
-    """Everything that alpha stores, by now: each object with its facts beside its row."""
+    """Everything that alpha stores: each object with its facts beside its row. The limit lists names and sizes, no facts."""
+    missing = bench.sizes.objects - bench.count("alpha", f"SELECT count(*) {_STORED}")
+    if missing > 0:
+        seed_objects(bench.database("alpha"), bench.objects, _OBJECTS, count=missing, length=16)
+        bench.await_condition("the global knows them", lambda: bench.known("global", _OBJECTS) == missing)
     count = bench.count("alpha", f"SELECT count(*) {_STORED}")
-    storage = bench.directory / "alpha" / "storage" / "objects"
-    yield bench.measure(
+    figure = Figure(
+        "16",
         f"file validate of {count:,} objects",
         "objects/s",
         lambda _: _validate(bench, count),
         "sorted listing, ordered query",
-        lambda _: timed(count, lambda: _list_both(storage, bench.database("alpha"), count)),
+        lambda _: timed(count, lambda: _list_both(bench.objects, bench.database("alpha"), count)),
+        0.50,
         operations=count,
+        rounds=bench.sizes.heavy_rounds,
+        warm=False,
     )
+    yield bench.measure(figure)
 
 
 def _feed(bench: Bench, expected: int) -> None:
@@ -84,7 +109,7 @@ def _listing(bench: Bench, expected: int) -> None:
         lines += bytes(block).count(b"\n")
 
     with closing(HttpSession(bench.alpha)) as session:
-        _stream(session, "/artifacts?format=ndjson&namespace=bench:rows/", bench.headers, each=count)
+        _stream(session, f"/artifacts?format=ndjson&namespace={ROWS}", bench.headers, each=count)
     if lines != expected:
         raise BenchError(f"the listing has {lines} of {expected} lines")
 
@@ -134,12 +159,12 @@ def _validate(bench: Bench, expected: int) -> float:
 
 
 def _list_both(objects: Path, database_url: str, expected: int) -> None:
-    """Names in order, size and facts of each; the rows in the same order."""
+    """Names in order and the size of each; the rows in the same order."""
     seen = 0
     for shard in sorted(os.listdir(objects)):  # noqa: PTH208  # what the limit is made of
         for name in sorted(os.listdir(objects / shard)):  # noqa: PTH208  # the same
-            path = objects / shard / name
-            seen += bool(path.stat().st_size and path.read_bytes()) if name.endswith(".json") else not path.stat()
+            if not name.endswith(".json"):
+                seen += os.stat(f"{objects}/{shard}/{name}").st_size >= 0  # noqa: PTH116  # the same
     if seen != expected:
         raise BenchError(f"the store has {seen} of {expected} objects")
     _copy_out(

@@ -429,6 +429,22 @@ def test_damaged_bytes_of_what_was_deleted_are_given_up_after_the_retention_time
     assert scan.tidy(retention_seconds=0) == (0, 0)
 
 
+def test_damaged_bytes_of_what_lived_twice_are_given_up_too(scrubbed: Scrubbed) -> None:
+    """The history still names their place, for the first life."""
+    first = scrubbed.put()
+    model.delete_artifact(uri=ArtifactUri.parse(URI))
+    again = model.undelete_artifact(retired_id=first).artifact.id
+    located = scrubbed.place_of(again)
+    scrubbed.make_due()
+    damage_a_bit(scrubbed, again)
+    scrubbed.run()
+    model.delete_artifact(uri=ArtifactUri.parse(URI))
+    assert scan.settle() == 1
+    scan.tidy(retention_seconds=0)
+    assert DamagedCopy.objects.get().state == "released"
+    assert ObsoleteStorageLocation.objects.get().storage_id == located.storage_id
+
+
 def test_a_file_that_an_operator_put_back_is_in_service_again_if_it_is_right(scrubbed: Scrubbed) -> None:
     lost = scrubbed.put()
     file = scrubbed.file_of(lost)
