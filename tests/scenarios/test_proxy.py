@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -31,12 +29,12 @@ from cryptography.x509.oid import NameOID
 from datamodel.processes import wait_until
 from harvest.demo.peer import Digests, Peer
 from harvest.demo.supervisor import port_is_free
+from tests.programs import NGINX
 from tests.scenarios.federation import PROJECT, Demo, eventually, free_ports, put, read, shows
 
 pytestmark = pytest.mark.xdist_group("federation")
 
 SHIPPED = PROJECT / "datamodel" / "nginx.conf"
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:{PROJECT / 'build/nginx/usr/sbin'}")
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def certify(
 def running_nginx(directory: Path, *, alpha: int, all_sites: int, clients: bool = False) -> Iterator[tuple[int, int]]:
     """The shipped configuration with other places: (its port for TLS, its port for plain HTTP)."""
     if NGINX is None:
-        pytest.skip("there is no nginx: install it, or let .ci/get-nginx fetch it")
+        pytest.skip("there is no nginx: install it, or let .ci/get-debian fetch it")
     tls = free_ports()
     plain = tls + 1
     text = SHIPPED.read_text(encoding="utf-8")
