@@ -266,7 +266,12 @@ def an_upload_whose_process_dies_is_sent_again(demo: Demo, pair: Pair, namespace
     uploader = threading.Thread(target=lambda: outcome.append(send(pieces)))
     uploader.start()
     found: list[Service] = []
-    wait_until(lambda: bool(found.extend(s for s in pair.both if s.writes(temporary)) or found), 60, "nobody writes")
+
+    def somebody_writes() -> bool:
+        found.extend(service for service in pair.both if service.writes(temporary))
+        return bool(found)
+
+    wait_until(somebody_writes, 60, "nobody writes")
     dead, living = pair.both if found[0] is pair.one else pair.both[::-1]
     dead.end(signal.SIGKILL)
     half_way.set()
