@@ -39,7 +39,7 @@ class Artifact(models.Model):
         db_table = "artifact"
         indexes = (
             models.Index(fields=["txid", "id"], name="artifact_feed"),
-            models.Index(fields=["uri_bucket"], name="artifact_bucket"),
+            models.Index(fields=["uri_bucket", "id"], name="artifact_bucket"),
         )
         constraints = (
             # Not `unique=True`: that would add a second, pattern-matching index, which C collation makes needless.

@@ -13,8 +13,8 @@ from harvest.reconcile.queries import ScopeTree
 from harvest.reconcile.scope import Scope, digest_of, fine_depth, folded, tree_lines, tree_of_lines, whole_of
 
 _KEPT = 4
-# Two megabytes as text; what has more is scanned again.
-_MOST_PREFIXES = 65_536
+# A hundred kilobytes as text; what has more is scanned again.
+_MOST_PREFIXES = 4096
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,22 @@ from harvest.reconcile.scope import BUCKET_DIGITS, Digest, Filter, Kind, Listed,
 from harvest.rules import Selection
 from harvest.streams import ARTIFACTS, Stream
 
-# OFFSET keeps the planner from merging it into what is around it.
-_WORDS_SQL = "SELECT id, uri_bucket, digest_word(meta_checksum) AS word FROM artifact ORDER BY id OFFSET 0"
+# Above a join the planner computes each digest anew; only of a scan by itself does it read them from the index. OFFSET keeps it
+# from merging that into what is around it.
+_EACH_SQL = (
+    "SELECT id, uri_bucket, artifact_digest(uri_bucket, meta_checksum) AS digest FROM artifact ORDER BY id OFFSET 0"
+)
+# The same of some ranges of buckets. In order of ids each page of the indexes is read once.
+_UNDER_SQL = """
+    SELECT a.id, a.uri_bucket, artifact_digest(a.uri_bucket, a.meta_checksum) AS digest FROM (
+        SELECT b.id FROM unnest(%s::text[], %s::text[]) r(low, high)
+        JOIN artifact b ON b.uri_bucket >= r.low AND b.uri_bucket <= r.high ORDER BY b.id OFFSET 0
+    ) chosen JOIN artifact a ON a.id = chosen.id OFFSET 0
+"""
+# The first digits of a bucket that a digest begins with.
+_DIGEST_DIGITS = 3
+# Of what makes up more of all buckets, a scan of everything is quicker.
+_FEW = 1 / 16
 # A scan of very many rows takes longer than a request may.
 _SCAN_SECONDS = 600
 
@@ -54,12 +68,15 @@ def read_tree(scope: Scope, *, depth: int, prefixes: Sequence[str] = ()) -> Scop
     with transaction.atomic():
         head = _begin()
         chosen = _parts(scope)
-        parts = [_digests(part, depth, prefixes) for part in chosen]
+        is_covered = all(part.is_covered for part in chosen)
+        parts = [_digests(part, depth, prefixes, is_covered=is_covered) for part in chosen]
         sql = " UNION ALL ".join(text for text, _ in parts)
         with connection.cursor() as cursor:
             # The planner cannot know how few different beginnings the buckets have, and would sort or spill.
             cursor.execute("SET LOCAL work_mem = '64MB'")
-            if not prefixes and all(part.is_covered for part in chosen):
+            if is_covered and _are_few(prefixes):
+                cursor.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+            elif is_covered:
                 # Two indexes in order of ids, read side by side, need no memory; the planner would hash a whole table.
                 cursor.execute(
                     "SET LOCAL enable_hashjoin = off; SET LOCAL enable_nestloop = off; SET LOCAL enable_sort = off"
@@ -287,21 +304,41 @@ def _within(names: Sequence[Namespace]) -> Condition:
 def _under(prefixes: Sequence[str]) -> Condition:
     """Ranges of whole buckets, which the index on the bucket serves."""
     ranges = " OR ".join("(a.uri_bucket >= %s AND a.uri_bucket <= %s)" for _ in prefixes)
-    bounds = [bound for p in prefixes for bound in (p.ljust(BUCKET_DIGITS, "0"), p.ljust(BUCKET_DIGITS, "f"))]
-    return f"({ranges or 'true'})", bounds
+    return f"({ranges or 'true'})", [bound(prefix) for prefix in prefixes for bound in (_lowest, _highest)]
 
 
-def _digests(part: _Part, depth: int, prefixes: Sequence[str]) -> Condition:
+def _lowest(prefix: str) -> str:
+    return prefix.ljust(BUCKET_DIGITS, "0")
+
+
+def _highest(prefix: str) -> str:
+    return prefix.ljust(BUCKET_DIGITS, "f")
+
+
+def _are_few(prefixes: Sequence[str]) -> bool:
+    """Whether they are prefixes of few buckets."""
+    return 0 < sum(16.0 ** -len(prefix) for prefix in prefixes) < _FEW
+
+
+def _digests(part: _Part, depth: int, prefixes: Sequence[str], *, is_covered: bool) -> Condition:
     inside, values = _under(prefixes)
-    word, tables = "digest_word(a.meta_checksum)", part.tables
-    if part.is_covered and not prefixes:
-        # Above a join the planner computes each word anew; only of a scan by itself does it read words from the index.
-        word, tables = "a.word", tables.replace("artifact a", f"({_WORDS_SQL}) a", 1)
+    digest, tables, own = "artifact_digest(a.uri_bucket, a.meta_checksum)", part.tables, part.values
+    if is_covered and _are_few(prefixes):
+        ranges: list[Any] = [[bound(prefix) for prefix in prefixes] for bound in (_lowest, _highest)]
+        digest, tables, own = "a.digest", tables.replace("artifact a", f"({_UNDER_SQL}) a", 1), [*ranges, *own]
+        inside, values = "true", []
+    elif is_covered:
+        digest, tables = "a.digest", tables.replace("artifact a", f"({_EACH_SQL}) a", 1)
+    if depth <= _DIGEST_DIGITS:
+        bucket = f"lpad(to_hex(bucket), {depth:d}, '0')"
+        key = f"({digest} >> {64 - 4 * depth:d}) & {16**depth - 1:d}"
+    else:
+        bucket, key = "bucket", f"left(a.uri_bucket, {depth:d})"
     sql = (
-        f"SELECT left(a.uri_bucket, {depth:d}) AS bucket, count(*) AS count, sum({word}) AS total "
-        f"FROM {tables} WHERE {part.where} AND {inside} GROUP BY 1"
+        f"SELECT {bucket} AS bucket, count, total FROM (SELECT {key} AS bucket, count(*) AS count, sum({digest}) AS total "
+        f"FROM {tables} WHERE {part.where} AND {inside} GROUP BY 1) d"
     )
-    return sql, [*part.values, *values]
+    return sql, [*own, *values]
 
 
 def _begin() -> Head:

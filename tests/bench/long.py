@@ -33,7 +33,8 @@ _BLOCK = 5000
 _COLUMNS = "id, uri, uri_bucket, content_checksum, content_last_modified, content_length, last_modified, meta_checksum, meta_modified_at, txid"
 _TABLES = ["artifact", "storage_location", "site_location"]
 _INDEX_SCAN = (
-    "SELECT count(*), sum(word) FROM (SELECT digest_word(meta_checksum) AS word FROM artifact ORDER BY id OFFSET 0) a"
+    "SELECT count(*), sum(digest) FROM "
+    "(SELECT artifact_digest(uri_bucket, meta_checksum) AS digest FROM artifact ORDER BY id OFFSET 0) a"
 )
 _ALL_ROWS = (
     "COPY (SELECT a.id, a.meta_checksum FROM artifact a JOIN {table} l ON l.artifact_id = a.id ORDER BY a.id) TO STDOUT"

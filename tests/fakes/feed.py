@@ -215,7 +215,7 @@ class FakeInventory:
         for bucket, _, checksum in self._in_buckets(query):
             entry = sums.setdefault(bucket[:depth], [0, 0])
             entry[0] += 1
-            entry[1] += int(hashlib.md5(checksum.encode()).hexdigest()[:16], 16)
+            entry[1] += int(bucket[:3] + hashlib.md5(checksum.encode()).hexdigest()[:13], 16)
         lines = "".join(f"{name}\t{count}\t{total % 2**64:016x}\n" for name, (count, total) in sorted(sums.items()))
         return self._answer("tree", lines.encode())
 
