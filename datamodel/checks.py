@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.db import DatabaseError, connection
 
+from datamodel import direct
 from datamodel.alarms import channels
 from datamodel.errors import InvalidRequestError, NotConfiguredError
 from datamodel.issuers import parse_issuers
@@ -20,6 +22,7 @@ from datamodel.proxies import parse_networks
 from datamodel.remotes import checked_url
 
 _DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
+_LIMITS = ("statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout")
 _CONTENT_ALGORITHMS = {"md5", "sha-256"}
 
 
@@ -143,3 +146,34 @@ def check_feed(*, app_configs: Sequence[AppConfig] | None, **options: Any) -> li
     except DatabaseError as error:
         found.append(Error(f"the database does not answer: {error}", id="inventory.E010"))
     return found
+
+
+@register("inventory", Tags.database)
+def check_sessions(*, app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
+    """Behind a pooler of transactions listeners need a way around it, and the limits of time have to be the role's own."""
+    del app_configs
+    if not options.get("databases"):
+        return []
+    found: list[CheckMessage] = []
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT name FROM pg_settings WHERE name = ANY(%s) AND setting = '0'", [list(_LIMITS)])
+            unlimited = sorted(name for (name,) in cursor.fetchall())
+        if unlimited:
+            hint = "; ".join(f"ALTER ROLE … SET {name} = '…s'" for name in unlimited)
+            found.append(Error(f"nothing ends what is stuck: {', '.join(unlimited)}", hint=hint, id="inventory.E014"))
+    except DatabaseError:
+        # E010 tells.
+        return []
+    if complaint := _directness():
+        found.append(Error(complaint, id="inventory.E013"))
+    return found
+
+
+def _directness() -> str:
+    """Why no session of PostgreSQL itself can be had; "" when one can."""
+    try:
+        with direct.connect("inventory-check") as session:
+            return direct.POOLED if direct.is_pooled(session) else ""
+    except psycopg.Error as error:
+        return f"INVENTORY_DIRECT_DATABASE_URL does not answer: {error}"

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Self
 
 import psycopg
-from django.conf import settings
-from django.db import connections, transaction
+from django.db import transaction
+
+from datamodel import direct
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ CHANNEL = "inventory_news"
 ACCESS_CHANNEL = "inventory_access"
 _RECONNECT_SECONDS = 1.0
 _CLOSING_SECONDS = 0.5
+_APPLICATION = "inventory-news"
 # A connection can be dead without a sign: it is used every so often, and not believed to hear when that does not come back.
 _BEAT_SECONDS = 2.0
 _DEAF_SECONDS = 5.0
@@ -34,16 +36,6 @@ UNHEARD_SECONDS = 5.0
 def announce() -> None:
     """Rings the doorbell once the current transaction has committed (at once outside one)."""
     transaction.on_commit(_announcer.ring)
-
-
-def connect() -> psycopg.Connection[tuple[object, ...]]:
-    """A connection of one's own, in autocommit mode."""
-    url = settings.INVENTORY_DIRECT_DATABASE_URL
-    if url:
-        return psycopg.connect(url, autocommit=True, application_name="inventory-news")
-    parameters = connections["default"].get_connection_params()
-    parameters = {k: v for k, v in parameters.items() if k in {"dbname", "user", "password", "host", "port"}}
-    return psycopg.connect(**parameters, autocommit=True, application_name="inventory-news")
 
 
 class _Outage:
@@ -84,7 +76,7 @@ class _Announcer:
         outage = _Outage("announce")
         while True:
             try:
-                with connect() as connection:
+                with direct.connect(_APPLICATION) as connection:
                     while True:
                         self._pending.wait()
                         self._pending.clear()
@@ -160,7 +152,9 @@ class NewsListener:
         outage = _Outage("listen")
         while True:
             try:
-                with connect() as connection:
+                with direct.connect(_APPLICATION) as connection:
+                    if direct.is_pooled(connection):
+                        raise psycopg.OperationalError(direct.POOLED)
                     connection.execute(f"LISTEN {CHANNEL}")
                     connection.execute(f"LISTEN {ACCESS_CHANNEL}")
                     # What was missed meanwhile nobody knows: whoever waits looks, whoever remembers asks again.

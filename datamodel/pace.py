@@ -11,13 +11,15 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeVar
 
 from prometheus_client import Counter
 
 _BLOCK = 8 * 1024 * 1024
+_Result = TypeVar("_Result")
 _NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSOCK})
 
 # `datamodel.metrics` shows it; here, the server has no settings yet.
@@ -69,17 +71,27 @@ class PacedSocket(socket.socket):
     """
 
     _limits: PaceLimits
+    _away: Callable[[], AbstractContextManager[None]]
     _receiving: Pace
     _sending: Pace
     _head_until: float | None
+    _patience: float
 
     @classmethod
-    def taking(cls, connected: socket.socket, limits: PaceLimits) -> Self:
-        """In place of `connected`, which is of no use afterwards."""
+    def taking(
+        cls,
+        connected: socket.socket,
+        limits: PaceLimits,
+        away: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Self:
+        """In place of `connected`, which is of no use afterwards; each wait for the peer is inside `away`."""
         paced = cls(connected.family, connected.type, connected.proto, connected.detach())
         paced._limits = limits
+        paced._away = away
         paced._receiving, paced._sending = Pace(limits), Pace(limits)
         paced._head_until = None
+        # It never blocks by itself: who waits does so below, where that is seen.
+        socket.socket.setblocking(paced, False)
         paced.setblocking(True)
         return paced
 
@@ -94,33 +106,42 @@ class PacedSocket(socket.socket):
         self._receiving.restart()
 
     def setblocking(self, flag: bool, /) -> None:  # noqa: FBT001  # as sockets have it
-        self.settimeout(self._limits.idle_seconds if flag else 0.0)
+        self._patience = self._limits.idle_seconds if flag else 0.0
+
+    def settimeout(self, value: float | None, /) -> None:
+        self._patience = self._limits.idle_seconds if value is None else value
+
+    def gettimeout(self) -> float:
+        return self._patience
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         if self._head_until is not None:
             return self._receive_head(self._head_until, bufsize, flags)
         began = time.monotonic()
-        block = super().recv(bufsize, flags)
+        block = self._when_ready(select.POLLIN, partial(super().recv, bufsize, flags))
         if not self._receiving.is_kept(len(block), time.monotonic() - began):
             slow_peers.labels("body").inc()
             raise TimeoutError("the body comes too slowly")
         return block
 
     def _receive_head(self, until: float, bufsize: int, flags: int) -> bytes:
-        before = self.gettimeout()
+        before = self._patience
         try:
             if before:
-                self.settimeout(max(until - time.monotonic(), 0.001))
-            return super().recv(bufsize, flags)
+                self._patience = max(until - time.monotonic(), 0.001)
+            return self._when_ready(select.POLLIN, partial(super().recv, bufsize, flags))
         except TimeoutError:
             raise _too_slow("header") from None
         finally:
-            self.settimeout(before)
+            self._patience = before
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         rest = memoryview(data).cast("B")
         while rest:
-            rest = rest[self._paced(partial(super().send, rest, flags)) :]
+            rest = rest[self._paced(partial(self._send_some, rest, flags)) :]
+
+    def _send_some(self, data: memoryview, flags: int) -> int:
+        return self._when_ready(select.POLLOUT, partial(super().send, data, flags))
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """As the standard library's, without copying where the system can; each wait for the reader counts."""
@@ -139,14 +160,7 @@ class PacedSocket(socket.socket):
         return at - offset
 
     def _send_from(self, file: IO[bytes], at: int, size: int) -> int:
-        try:
-            return os.sendfile(self.fileno(), file.fileno(), at, size)
-        except BlockingIOError:
-            poller = select.poll()
-            poller.register(self, select.POLLOUT)
-            if not poller.poll((self.gettimeout() or 0) * 1000):
-                raise TimeoutError from None
-            return os.sendfile(self.fileno(), file.fileno(), at, size)
+        return self._when_ready(select.POLLOUT, partial(os.sendfile, self.fileno(), file.fileno(), at, size))
 
     def _send_copied(self, file: IO[bytes], offset: int, end: int) -> int:
         file.seek(offset)
@@ -155,6 +169,20 @@ class PacedSocket(socket.socket):
             self.sendall(block)
             at += len(block)
         return at - offset
+
+    def _when_ready(self, event: int, call: Callable[[], _Result]) -> _Result:
+        """What the call returns once it need not block. Raises `TimeoutError`; `BlockingIOError` if there is no patience at all."""
+        while True:
+            try:
+                return call()
+            except BlockingIOError:
+                if not self._patience:
+                    raise
+            poller = select.poll()
+            poller.register(self, event)
+            with self._away():
+                if not poller.poll(self._patience * 1000):
+                    raise TimeoutError
 
     def _paced(self, send: Callable[[], int]) -> int:
         began = time.monotonic()

@@ -6,12 +6,35 @@ decision 3); ours, because it lets a view refuse or redirect a body before it is
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import resource
+
 from datamodel import env
+
+# Memory that a thread has given back is of use to the others, too; glibc would keep it in up to eight places for each core.
+_M_ARENA_MAX = -8
+with contextlib.suppress(OSError, AttributeError):
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
+def _descriptors() -> int:
+    """As many as this process may have; a service manager gives 1,024 to begin with, and more to whoever asks."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
+
 
 bind = env.words("INVENTORY_BIND", "127.0.0.1:8000")
 worker_class = "datamodel.worker.InvitingWorker"
 workers = env.integer("INVENTORY_WORKERS", 1, minimum=1)
 threads = env.integer("INVENTORY_THREADS", 32, minimum=1)
+# Each may have a file open, too; whoever finds no descriptor left ends the worker.
+worker_connections = min(
+    env.integer("INVENTORY_CONNECTIONS", 4096, minimum=threads + 1), max((_descriptors() - 256) // 2, threads + 1)
+)
 # The worker's heartbeat; a thread that transfers for hours does not stop it.
 timeout = 60
 graceful_timeout = env.integer("INVENTORY_GRACEFUL_SECONDS", 30, minimum=1)

@@ -1,5 +1,5 @@
-"""Gunicorn's thread worker, which invites a body only when somebody reads it, gives no slow peer a thread for ever, and lets
-long-polls go when it is told to stop.
+"""Gunicorn's thread worker, which invites a body only when somebody reads it, gives no slow peer a thread for ever nor the place
+of one that works, and lets long-polls go when it is told to stop.
 
 Gunicorn itself answers `Expect: 100-continue` before the application has seen the request: a refused or redirected upload would
 be sent in vain (RFC 9110, 10.1.1).
@@ -7,13 +7,18 @@ be sent in vain (RFC 9110, 10.1.1).
 
 from __future__ import annotations
 
+import errno
+import selectors
 import socket
+import time
+from functools import partial
 from types import FrameType
 from typing import Any
 
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from datamodel import env
+from datamodel.crew import Crew
 from datamodel.notify import news
 from datamodel.pace import PacedSocket, PaceLimits
 
@@ -22,10 +27,45 @@ _LIMITS = PaceLimits(
     idle_seconds=env.integer("INVENTORY_READ_TIMEOUT_SECONDS", 120, minimum=1),
     bytes_per_second=env.integer("INVENTORY_MIN_BYTES_PER_SECOND", 1000),
 )
+# Uploads to an object store collect whole parts in memory: there, those who wait count.
+_WAITING = env.integer("INVENTORY_WAITING_THREADS", 0 if env.text("INVENTORY_S3_BUCKET", "") else 512)
+_NOBODY_THERE = frozenset({errno.EAGAIN, errno.ECONNABORTED})
 
 
 class InvitingWorker(ThreadWorker):
     """Sends `100 Continue` at the first read of the body; an answer without it ends the connection."""
+
+    # Both are there before anybody connects.
+    tpool: Any
+    poller: Any
+
+    def get_thread_pool(self) -> Crew:
+        """Threads that wait for their peers are not among those that work."""
+        return Crew(working=self.cfg.threads, waiting=_WAITING)
+
+    def accept(self, listener: Any) -> None:
+        """A connection that says nothing yet waits without a thread; gunicorn would keep one for five seconds."""
+        if self.cfg.is_ssl:
+            super().accept(listener)  # type: ignore[no-untyped-call]  # gunicorn has no types
+            return
+        try:
+            connected, address = listener.accept()
+        except OSError as error:
+            if error.errno in _NOBODY_THERE:
+                return
+            raise
+        self.nr_conns += 1
+        paced = PacedSocket.taking(connected, _LIMITS, self.tpool.away)
+        conn = TConn(self.cfg, paced, address, listener.getsockname())  # type: ignore[no-untyped-call]
+        conn.timeout = time.monotonic() + self.cfg.keepalive
+        self.pending_conns.append(conn)
+        self.poller.register(paced, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """A worker that stops waits no longer for those who have never said anything than for others."""
+        super()._cap_keepalive(deadline)  # type: ignore[no-untyped-call]  # gunicorn has no types
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM: transfers get their time, but nobody's wait for news may use it up."""
@@ -34,8 +74,6 @@ class InvitingWorker(ThreadWorker):
 
     def handle(self, conn: Any) -> Any:
         """Gunicorn reads headers without any limit of time: a few dozen half requests would stop it."""
-        if not conn.initialized and not self.cfg.is_ssl and not isinstance(conn.sock, PacedSocket):
-            conn.sock = PacedSocket.taking(conn.sock, _LIMITS)
         if isinstance(conn.sock, PacedSocket):
             conn.sock.expect_head()
         return super().handle(conn)  # type: ignore[no-untyped-call]  # gunicorn has no types

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from datamodel import notify
+from datamodel import direct
 from datamodel.audit import acting
 from datamodel.audit.acting import Actor
 from datamodel.audit.recording import INSERT_SQL, Values, values_for
@@ -183,7 +183,7 @@ def _refusal(key: _Key, tally: _Tally) -> Values:
 
 
 def _insert(entries: Sequence[Values]) -> None:
-    with notify.connect() as connection, connection.transaction(), connection.cursor() as cursor:
+    with direct.connect("inventory-audit") as connection, connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(INSERT_SQL, entries)
 
 

@@ -11,9 +11,9 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import urllib3
@@ -55,6 +55,8 @@ class Inventory:
     directory: Path
     policy: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What its processes are told instead, or besides."""
 
     @property
     def base_path(self) -> str:
@@ -127,7 +129,7 @@ def own_variables(inventory: Inventory, remotes: Iterable[Inventory], known: Sec
             "INVENTORY_SYNC_POLICY": json.dumps(policy),
             "INVENTORY_SYNC_LEASE_SECONDS": "15",
         }
-    return embedded.location(inventory.servers).environment | settings
+    return embedded.location(inventory.servers).environment | settings | dict(inventory.settings)
 
 
 def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> dict[str, Service]:

@@ -13,15 +13,17 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any
 
-from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
+import psycopg
 
+from datamodel import direct
 from datamodel.uris import Namespace, prefix_upper_bound
 from site_service.file_validate.lists import Entry, Malformed
 
+_Session = psycopg.Connection[tuple[object, ...]]
+
 PAGE = 5000
 _STAGED = 50_000
-_CREATE_SQL = 'DROP TABLE IF EXISTS pg_temp.listed; CREATE TEMPORARY TABLE listed (row_number bigint, uri text COLLATE "C", digest text, length bigint)'
+_CREATE_SQL = 'CREATE TEMPORARY TABLE listed (row_number bigint, uri text COLLATE "C", digest text, length bigint)'
 _LISTED_SQL = """
     SELECT n.row_number, n.uri, n.digest, n.length, a.content_checksum, a.content_sha256, a.content_length,
         l.artifact_id IS NOT NULL
@@ -79,25 +81,20 @@ def cross_match(
     """
     with _session() as session:
         yield from _counted(_stage(session, entries, tally), tally)
-        _execute(session, "CREATE INDEX listed_uri ON listed (uri, row_number)")
-        _execute(session, "ANALYZE listed")
+        session.execute("CREATE INDEX listed_uri ON listed (uri, row_number)")
+        session.execute("ANALYZE listed")
         yield from _counted(_listed(session, tally, stored_only=stored_only), tally)
         for low, high in _ranges(namespaces):
             yield from _counted(_extra(session, low, high, stored_only=stored_only), tally)
 
 
 @contextmanager
-def _session() -> Iterator[BaseDatabaseWrapper]:
+def _session() -> Iterator[_Session]:
     """A connection of one's own with the table; without limits of time, which are made for requests."""
-    session = connections["default"].copy()
-    try:
-        _execute(session, "SET statement_timeout = 0")
-        _execute(session, _CREATE_SQL)
+    with direct.connect("inventory-cross-match") as session:
+        session.execute("SET statement_timeout = 0")
+        session.execute(_CREATE_SQL)
         yield session
-        _execute(session, "DROP TABLE listed")
-        _execute(session, "RESET statement_timeout")
-    finally:
-        session.close()
 
 
 def _counted(found: Iterable[Mismatch], tally: Tally) -> Iterator[Mismatch]:
@@ -106,7 +103,7 @@ def _counted(found: Iterable[Mismatch], tally: Tally) -> Iterator[Mismatch]:
         yield one
 
 
-def _stage(session: BaseDatabaseWrapper, entries: Iterable[Entry | Malformed], tally: Tally) -> Iterator[Mismatch]:
+def _stage(session: _Session, entries: Iterable[Entry | Malformed], tally: Tally) -> Iterator[Mismatch]:
     waiting = iter(entries)
     while batch := list(islice(waiting, _STAGED)):
         tally.listed += len(batch)
@@ -119,7 +116,7 @@ def _stage(session: BaseDatabaseWrapper, entries: Iterable[Entry | Malformed], t
                 yield Mismatch(Kind.MALFORMED, one.text, f"row {one.row}: {one.reason}")
 
 
-def _listed(session: BaseDatabaseWrapper, tally: Tally, *, stored_only: bool) -> Iterator[Mismatch]:
+def _listed(session: _Session, tally: Tally, *, stored_only: bool) -> Iterator[Mismatch]:
     place: dict[str, str | int] = {"uri": "", "row": 0, "limit": PAGE}
     previous = ""
     while page := _page(session, _LISTED_SQL, place):
@@ -139,7 +136,7 @@ def _listed(session: BaseDatabaseWrapper, tally: Tally, *, stored_only: bool) ->
         place |= {"uri": page[-1][1], "row": page[-1][0]}
 
 
-def _extra(session: BaseDatabaseWrapper, low: str, high: str, *, stored_only: bool) -> Iterator[Mismatch]:
+def _extra(session: _Session, low: str, high: str, *, stored_only: bool) -> Iterator[Mismatch]:
     place: dict[str, str | int] = {"uri": "", "low": low, "high": high, "limit": PAGE}
     while page := _page(session, _KNOWN_SQL, place):
         for uri, length, is_stored, is_listed in page:
@@ -175,12 +172,5 @@ def _ranges(namespaces: Sequence[Namespace]) -> Iterator[tuple[str, str]]:
         yield namespace.value, prefix_upper_bound(namespace.value)
 
 
-def _execute(session: BaseDatabaseWrapper, sql: str) -> None:
-    with session.cursor() as cursor:
-        cursor.execute(sql)
-
-
-def _page(session: BaseDatabaseWrapper, sql: str, values: dict[str, str | int]) -> list[Any]:
-    with session.cursor() as cursor:
-        cursor.execute(sql, values)
-        return list(cursor.fetchall())
+def _page(session: _Session, sql: str, values: dict[str, str | int]) -> list[Any]:
+    return session.execute(sql, values).fetchall()

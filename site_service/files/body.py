@@ -5,8 +5,12 @@ Django's request stream silently reads a chunked body as empty, so it is not use
 
 from __future__ import annotations
 
+import array
+import fcntl
 import hashlib
 import socket
+import termios
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,12 +29,37 @@ from site_service.storage.contract import ContentSource
 
 _DRAIN_BYTES = 8 * 1024 * 1024
 _DRAIN_SECONDS = 2.0
+# What is waited for at once, and so the most that a slow sender makes us hold.
 _BLOCK = 64 * 1024
+# What all senders of this process together may make us hold in larger blocks.
+_LARGE_BLOCKS_BYTES = 32 * 1024 * 1024
 _HASHES = {"sha-1": "sha1", "sha-256": "sha256", "sha-384": "sha384", "sha-512": "sha512"}
 
 
 class _Stream(Protocol):
     def read(self, size: int, /) -> bytes: ...
+
+
+class Budget:
+    """Bytes that may be held at a time; whoever gets none does with a small block."""
+
+    def __init__(self, size: int) -> None:
+        self._lock = threading.Lock()
+        self._left = size
+
+    def take(self, size: int) -> bool:
+        with self._lock:
+            if size > self._left:
+                return False
+            self._left -= size
+            return True
+
+    def give_back(self, size: int) -> None:
+        with self._lock:
+            self._left += size
+
+
+_budget = Budget(_LARGE_BLOCKS_BYTES)
 
 
 class RequestBody:
@@ -39,6 +68,9 @@ class RequestBody:
     Raises `ShortBodyError` when the sender was cut (connection lost, chunk framing broken, fewer bytes than declared) or
     silent for `timeout` seconds, and `ContentTooLargeError` beyond `limit`. An error is final: after it the server's stream
     may pretend a clean end, so it is raised again.
+
+    A block may be shorter than asked for: more than 64 KiB are read only if they are there already and the process's budget
+    allows it, so that no slow sender fills a large block while we wait.
     """
 
     def __init__(self, environ: Mapping[str, Any], *, length: int | None, limit: int, timeout: float) -> None:
@@ -48,7 +80,11 @@ class RequestBody:
         self._limit = limit
         self._timeout = timeout
         self._failure: InventoryError | None = None
+        self._held = 0
         self.received = 0
+
+    def __del__(self) -> None:
+        self._let_go()
 
     def read(self, size: int, /) -> bytes:
         if self._failure is not None:
@@ -74,7 +110,9 @@ class RequestBody:
             return
 
     def _read(self, size: int) -> bytes:
+        self._let_go()
         wanted = size if self._length is None else min(size, self._length - self.received)
+        wanted = min(wanted, self._at_once(wanted))
         block = self._receive(wanted) if wanted > 0 else b""
         self.received += len(block)
         if self.received > self._limit:
@@ -85,6 +123,24 @@ class RequestBody:
                 received=self.received,
             )
         return block
+
+    def _at_once(self, size: int) -> int:
+        """How much to ask for: what is there, if there is room for it, and at least a small block."""
+        if self._socket is None or size <= _BLOCK:
+            return size
+        waiting = array.array("i", [0])
+        fcntl.ioctl(self._socket, termios.FIONREAD, waiting)
+        there = min(size, waiting[0])
+        if there <= _BLOCK or not _budget.take(there):
+            return _BLOCK
+        self._held = there
+        return there
+
+    def _let_go(self) -> None:
+        """The block before this one is done with."""
+        if self._held:
+            _budget.give_back(self._held)
+            self._held = 0
 
     def _receive(self, size: int) -> bytes:
         with self._patience():

@@ -171,6 +171,8 @@ class MeasuredContent:
             self._refuse_excess(self._length)
             self._hasher.update(block)
             yield block
+            # A large block must not be kept while a slow sender is waited for.
+            del block
         self._result = self._verified()
 
     @property

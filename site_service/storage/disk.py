@@ -149,6 +149,7 @@ class Disk:
         for block in blocks:
             self.write(descriptor, block)
             position += len(block)
+            del block
             if position - started >= _WRITEBACK_SIZE:
                 self.start_writeback(descriptor, started, position - started)
                 started = position

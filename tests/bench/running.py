@@ -22,7 +22,7 @@ from datamodel import embedded
 from tests.bench.client import BenchError, Request, ask, rate
 from tests.bench.costs import Meter
 from tests.bench.load import PROJECT, Figure, Row
-from tests.nginx import NGINX
+from tests.programs import NGINX
 
 MIB = 1 << 20
 GIB = 1 << 30

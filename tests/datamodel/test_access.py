@@ -11,7 +11,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from datamodel import access, auth, notify, tokens
+from datamodel import access, auth, direct, notify, tokens
 from datamodel.errors import InvalidRequestError, InvalidUriError, NotAuthenticatedError, StateConflictError
 from datamodel.grants import ALL_GRANTS, Grant, Identity, Role
 from datamodel.models import ApiToken, InventoryIdentity, NamespaceGrant, RoleAssignment
@@ -33,7 +33,7 @@ def reads(caller: Caller = ALICE) -> bool:
 
 def in_another_process(sql: str, *values: object) -> None:
     """A change that this process made nothing of."""
-    with notify.connect() as other:
+    with direct.connect("test") as other:
         other.execute(sql, values)
 
 
@@ -304,7 +304,7 @@ def test_rights_read_by_many_threads_while_they_change_are_never_of_neither_time
     threads = [threading.Thread(target=look) for _ in range(4)]
     for thread in threads:
         thread.start()
-    with notify.connect() as other:
+    with direct.connect("test") as other:
         for number in range(20):
             other.execute("UPDATE namespace_grant SET note = %s", [str(number)])
     is_over.set()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from typing import Any
 
@@ -13,9 +11,9 @@ import yaml
 
 from datamodel.alarms.rules import AlarmKind
 from tests.architecture.source import PROJECT, metric_names
+from tests.programs import PROMTOOL
 
 ROOM = PROJECT / "datamodel" / "alarms"
-PROMTOOL = shutil.which("promtool", path=f"{os.environ.get('PATH', '')}:{PROJECT / 'build/prometheus/usr/bin'}")
 
 
 def alert_rules() -> list[dict[str, Any]]:
@@ -34,7 +32,7 @@ def runbook_anchors() -> set[str]:
 @pytest.mark.parametrize("arguments", [("check", "rules", "alerts.yaml"), ("test", "rules", "alerts_test.yaml")])
 def test_promtool_accepts_the_rules_and_their_tests(arguments: tuple[str, ...]) -> None:
     if PROMTOOL is None:
-        pytest.skip("there is no promtool: install prometheus, or let .ci/get-promtool fetch it")
+        pytest.skip("there is no promtool: install prometheus, or let .ci/get-debian fetch it")
     outcome = subprocess.run([PROMTOOL, *arguments], cwd=ROOM, capture_output=True, text=True, check=False)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     assert "SUCCESS" in outcome.stdout

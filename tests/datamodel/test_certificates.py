@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
-import shutil
 import ssl
 import subprocess
 import threading
@@ -36,6 +34,7 @@ from datamodel.proxies import client_address
 from harvest.demo.supervisor import port_is_free
 from tests.architecture.source import PROJECT
 from tests.fakes.authority import certificate
+from tests.programs import NGINX
 from tests.scenarios.federation import free_ports
 
 ALICE = "CN=alice,O=x\\, y,C=CA"
@@ -207,8 +206,6 @@ def test_a_proxy_by_a_unix_socket_is_trusted_when_that_is_said(settings: Setting
 
 # --- with a real nginx
 
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:{PROJECT / 'build/nginx/usr/sbin'}")
-
 
 def who(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     """As the service's own stack answers, but for the name of the caller."""
@@ -233,7 +230,7 @@ class Quiet(WSGIRequestHandler):
 def nginx(settings: Settings, tmp_path: Path) -> Iterator[int]:
     """nginx with the documented lines, before a service that tells who calls."""
     if NGINX is None:
-        pytest.skip("there is no nginx: install it, or let .ci/get-nginx fetch it")
+        pytest.skip("there is no nginx: install it, or let .ci/get-debian fetch it")
     settings.INVENTORY_TRUSTED_PROXIES = ["127.0.0.1"]
     settings.INVENTORY_CLIENT_CERTIFICATE_HEADER = "X-Client-DN"
     server = make_server("127.0.0.1", 0, who, handler_class=Quiet)

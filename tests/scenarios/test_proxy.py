@@ -29,7 +29,7 @@ from cryptography.x509.oid import NameOID
 from datamodel.processes import wait_until
 from harvest.demo.peer import Digests, Peer
 from harvest.demo.supervisor import port_is_free
-from tests.nginx import NGINX
+from tests.programs import NGINX
 from tests.scenarios.federation import PROJECT, Demo, eventually, free_ports, put, read, shows
 
 pytestmark = pytest.mark.xdist_group("federation")
@@ -103,15 +103,18 @@ def certify(
 
 
 @contextmanager
-def running_nginx(directory: Path, *, alpha: int, all_sites: int, clients: bool = False) -> Iterator[tuple[int, int]]:
+def running_nginx(
+    directory: Path, *, alpha: int, all_sites: int, second_alpha: int | None = None, clients: bool = False
+) -> Iterator[tuple[int, int]]:
     """The shipped configuration with other places: (its port for TLS, its port for plain HTTP)."""
     if NGINX is None:
-        pytest.skip("there is no nginx: install it, or let .ci/get-nginx fetch it")
+        pytest.skip("there is no nginx: install it, or let .ci/get-debian fetch it")
     tls = free_ports()
     plain = tls + 1
     text = SHIPPED.read_text(encoding="utf-8")
+    services = [port for port in (alpha, second_alpha) if port is not None]
     places = {
-        "127.0.0.1:8001": f"127.0.0.1:{alpha}",
+        "server 127.0.0.1:8001;": " ".join(f"server 127.0.0.1:{port};" for port in services),
         "127.0.0.1:8000": f"127.0.0.1:{all_sites}",
         "listen 80": f"listen 127.0.0.1:{plain}",
         "listen 443": f"listen 127.0.0.1:{tls}",

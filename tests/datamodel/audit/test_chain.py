@@ -12,7 +12,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
 
-from datamodel import identity, keys, notify, operations
+from datamodel import direct, identity, keys, operations
 from datamodel.audit import acting, archiving, chain, queries, verification
 from datamodel.audit.acting import Acting, Actor
 from datamodel.audit.models import AuditArchive, AuditEntry, AuditHead, AuditSeal
@@ -124,7 +124,7 @@ def test_an_empty_chain_is_whole() -> None:
 
 
 def test_a_transaction_that_began_earlier_and_commits_later_is_not_passed_over() -> None:
-    with notify.connect() as late:
+    with direct.connect("test") as late:
         late.autocommit = False
         late.execute("SELECT pg_current_xact_id()")
         write("a:early-bird")
@@ -142,7 +142,7 @@ def test_a_transaction_that_began_earlier_and_commits_later_is_not_passed_over()
 
 def test_of_two_sealers_one_works_and_the_other_does_nothing() -> None:
     write("a:1")
-    with notify.connect() as other:
+    with direct.connect("test") as other:
         other.autocommit = False
         other.execute("SELECT pg_advisory_xact_lock(%s)", [chain._LOCK])
         assert chain.seal_ready() == 0
@@ -418,5 +418,5 @@ def test_details_are_bounded_and_hostile_texts_are_kept_harmlessly() -> None:
 
 
 def test_entries_are_dropped_by_nobody_even_in_a_broken_transaction() -> None:
-    with notify.connect() as other, pytest.raises(psycopg.errors.InsufficientPrivilege):
+    with direct.connect("test") as other, pytest.raises(psycopg.errors.InsufficientPrivilege):
         other.execute("TRUNCATE audit_entry CASCADE")
