@@ -37,6 +37,8 @@ SHORT = "\"'><x55 a=x55>"
 LINKS = {"href", "src", "action", "formaction", "poster", "data", "content", "srcdoc", "xlink:href"}
 # Words that the code reads, and things that a page does not open with otherwise.
 WORDS: dict[str, dict[str, Any]] = {
+    # An index counts with its digits.
+    "datamodel.artifact": {"uri_bucket": "00000"},
     "datamodel.apitoken": {"grants": ["read"], "revoked_at": None, "expires_at": None},
     "datamodel.roleassignment": {"role": "auditor"},
     "auth.user": {"is_superuser": False},

@@ -202,7 +202,9 @@ class FakeSite:
             return Answer(404, {"Content-Length": "3"}, b"no\n")
         urls = json.loads(body)["urls"]
         self.batches.append([unquote(url).split("/", 2)[2] for url in urls])
-        whole = Answer(self.batch_status, {"Content-Type": "multipart/mixed; boundary=limit"}, b"", is_chunked=True)
+        if self.batch_status != 200:
+            return Answer(self.batch_status, {"Content-Length": "3"}, b"no\n")
+        whole = Answer(200, {"Content-Type": "multipart/mixed; boundary=limit"}, b"", is_chunked=True)
         for url in urls:
             part = self._answer(f"/{url}", None)
             lines = [f"{name}: {value}" for name, value in part.headers.items()]

@@ -111,6 +111,7 @@ def test_the_numbers_count_what_is_missing_before_and_after_it_is_queued(
     after = client.get("/sync").json()
     assert (after["missing"], after["missingBytes"], after["unseen"], after["due"]) == (2, 8, 0, 2)
     assert after["isPaused"] is False
+    federation.alpha.batch_status = 404
     federation.alpha.faults.append(files.status(404))
     federation.tick()
     done = client.get("/sync").json()
@@ -150,6 +151,7 @@ def samples(found: list[Metric]) -> dict[str, float]:
 def test_the_metrics_say_what_is_missing_failing_and_done(federation: Federation) -> None:
     federation.publish("cadc:a", b"12345")
     federation.publish("cadc:b", b"123")
+    federation.alpha.batch_status = 404
     federation.alpha.faults.append(files.status(404))
     federation.tick()
     values = samples(list(metrics.collect()))
@@ -192,6 +194,7 @@ def test_the_admin_lists_attempts_and_hastens_them(federation: Federation) -> No
 def test_sync_once_carries_until_nothing_is_due(federation: Federation) -> None:
     for number in range(60):
         federation.publish(f"cadc:{number}", b"%d" % number)
+    federation.alpha.batch_status = 404
     federation.alpha.faults.append(files.status(404))
     printed = io.StringIO()
     call_command("sync_once", threads=2, stdout=printed)
