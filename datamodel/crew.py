@@ -47,6 +47,7 @@ class Crew:
         self._handed: SimpleQueue[_Job | None] = SimpleQueue()
         self._busy = self._idle = self._threads = 0
         self._is_returners_turn = True
+        self._is_closed = False
         self._local = threading.local()
 
     def submit(self, call: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
@@ -57,13 +58,11 @@ class Crew:
         return job.future
 
     def shutdown(self, wait: bool = True) -> None:  # noqa: FBT001, FBT002  # as executors have it
-        """Idle threads end; the others are daemons, and nobody is waited for."""
+        """Threads end as soon as they have nothing to do; they are daemons, and nobody is waited for."""
         del wait
         with self._lock:
-            for _ in range(self._idle):
-                self._handed.put(None)
-            self._threads -= self._idle
-            self._idle = 0
+            self._is_closed = True
+            self._end_idle()
 
     @contextmanager
     def away(self) -> Iterator[None]:
@@ -116,4 +115,12 @@ class Crew:
                 self._busy -= 1
                 self._idle += 1
                 self._let_go_on()
+                if self._is_closed:
+                    self._end_idle()
             job = self._handed.get()
+
+    def _end_idle(self) -> None:
+        for _ in range(self._idle):
+            self._handed.put(None)
+        self._threads -= self._idle
+        self._idle = 0

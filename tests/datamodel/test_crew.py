@@ -118,11 +118,13 @@ def test_a_thread_of_others_is_nobody_of_the_crew() -> None:
     assert job.result(SECONDS) == "done"
 
 
-def test_idle_threads_end_with_the_crew() -> None:
+def test_threads_end_with_the_crew_once_they_have_nothing_to_do() -> None:
     crew = Crew(working=2, waiting=0)
-    thread = crew.submit(threading.current_thread).result(SECONDS)
-    # It is idle a moment after its job is done.
-    crew.submit(int).result(SECONDS)
+    go_on = threading.Event()
+    idle = crew.submit(threading.current_thread).result(SECONDS)
+    busy = crew.submit(lambda: (go_on.wait(SECONDS), threading.current_thread())[1])
     crew.shutdown(wait=False)
-    thread.join(SECONDS)
-    assert not thread.is_alive()
+    go_on.set()
+    for thread in (idle, busy.result(SECONDS)):
+        thread.join(SECONDS)
+        assert not thread.is_alive()

@@ -31,6 +31,14 @@ def write_by_transaction(store: FilesystemStore) -> StoredObject:
     return store.commit(identity, FACTS)
 
 
+def with_all_directories(root: Path) -> FilesystemStore:
+    """So that every write has the same steps."""
+    store = FilesystemStore.create(root)
+    for number in range(16**3):
+        (root / "objects" / f"{number:03x}").mkdir(exist_ok=True)
+    return store
+
+
 def read(store: FilesystemStore, stored: StoredObject) -> bytes:
     with store.open(stored.storage_id, expected_length=len(DATA)) as file:
         return file.read()
@@ -43,10 +51,7 @@ def test_a_write_that_the_disk_refuses_at_any_step_promises_nothing(
     tmp_path: Path, change: Callable[[FilesystemStore], StoredObject], code: int, stays: bool
 ) -> None:
     root = tmp_path / "store"
-    well = FilesystemStore.create(root)
-    for number in range(16**3):
-        # All of them, so that every write has the same steps.
-        (root / "objects" / f"{number:03x}").mkdir(exist_ok=True)
+    well = with_all_directories(root)
     kept = write(well)
     refusal = StorageFullError if code == errno.ENOSPC else StorageUnavailableError
     failed: list[str] = []
@@ -69,7 +74,7 @@ def test_a_write_that_the_disk_refuses_at_any_step_promises_nothing(
 def test_a_disk_that_cannot_sync_has_published_nothing(tmp_path: Path, code: int) -> None:
     """After a failed sync the kernel forgets what it could not write: a second sync would lie, so all is written anew."""
     root = tmp_path / "store"
-    FilesystemStore.create(root)
+    with_all_directories(root)
     refused = 0
     for step in range(MOST_STEPS):
         disk = FailingDisk(step, code, stays=False)
