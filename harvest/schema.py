@@ -85,24 +85,28 @@ _SET = [
     ),
     _parameter(
         "prefix",
-        "Only buckets that begin so; may be repeated.",
-        {"type": "array", "items": {"type": "string", "pattern": "^[0-9a-f]{1,5}$"}},
+        "Only ids that begin so (digits without hyphens); may be repeated.",
+        {"type": "array", "items": {"type": "string", "pattern": "^[0-9a-f]{1,32}$"}},
         is_repeated=True,
     ),
 ]
 _TREE_PARAMETERS = [
     *_SET,
-    _parameter("depth", "Digits of the bucket by which to sum.", {"type": "integer", "minimum": 0, "maximum": 5}),
+    _parameter(
+        "depth",
+        "First digits of the id by which to sum; 65,536 sums at most.",
+        {"type": "integer", "minimum": 0, "maximum": 32},
+    ),
     _parameter(
         "then",
         "With depth 0: the depth that will be asked for next, if this answer tells of a difference.",
-        {"type": "integer", "minimum": 0, "maximum": 5},
+        {"type": "integer", "minimum": 0, "maximum": 32},
     ),
     _parameter("whole", "The ETag, without quotes, of the answer with depth 0 that this follows.", {"type": "string"}),
 ]
 _LISTING_PARAMETERS = [
     *_SET,
-    _parameter("after", "Bucket and id of the last row of the page before, as in 0a1b2.<id>.", {"type": "string"}),
+    _parameter("after", "The last id of the page before.", {"type": "string", "format": "uuid"}),
     _parameter("limit", "At most so many rows.", {"type": "integer", "minimum": 1, "maximum": 100_000}),
 ]
 _IDS = _parameter("ids", "Up to 1000 ids, separated by commas.", {"type": "string"})
@@ -147,9 +151,11 @@ _NEWS = {
 
 PATHS: dict[str, dict[str, Any]] = {
     **{f"/harvest/{name}": _stream_path(name) for name in STREAMS},
-    "/harvest/tree": _reconcile_path("tree", "Digests of a set of artifacts by bucket", _TREE_PARAMETERS),
+    "/harvest/tree": _reconcile_path(
+        "tree", "Digests of a set of artifacts by the first digits of the id", _TREE_PARAMETERS
+    ),
     "/harvest/listing": _reconcile_path(
-        "listing", "Ids and metaChecksums of the artifacts of a set in some buckets", _LISTING_PARAMETERS
+        "listing", "Ids and metaChecksums of the artifacts of a set whose ids begin so", _LISTING_PARAMETERS
     ),
     "/harvest/rows": _reconcile_path("rows", "What is known of single ids, as pages of the feed", [_IDS]),
     "/harvest/news": {

@@ -37,10 +37,7 @@ class Artifact(models.Model):
 
     class Meta:
         db_table = "artifact"
-        indexes = (
-            models.Index(fields=["txid", "id"], name="artifact_feed"),
-            models.Index(fields=["uri_bucket", "id"], name="artifact_bucket"),
-        )
+        indexes = (models.Index(fields=["txid", "id"], name="artifact_feed"),)
         constraints = (
             # Not `unique=True`: that would add a second, pattern-matching index, which C collation makes needless.
             models.UniqueConstraint(fields=["uri"], name="artifact_uri"),

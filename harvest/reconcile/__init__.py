@@ -1,1 +1,1 @@
-"""Inventory against inventory, at the cost of the difference: digests by bucket, listings of what differs, repairs with evidence."""
+"""Inventory against inventory, at the cost of the difference: digests by id, listings of what differs, repairs with evidence."""

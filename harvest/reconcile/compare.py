@@ -42,6 +42,7 @@ from harvest.reconcile.scope import (
     first_depth,
     folded,
     listing_groups,
+    next_depth,
     total_of,
     whole_of,
     worth_descending,
@@ -174,19 +175,20 @@ class _Comparison:
             yield from self._listed(group)
 
     def _digests(self) -> tuple[dict[str, Digest], dict[str, Digest]]:
-        """The bucket prefixes to list, as both ends have them: those that differ and are not worth dividing further."""
+        """The prefixes to list, as both ends have them: those that differ and are not worth dividing further."""
         depth = first_depth(queries.estimated_rows())
         ours, theirs = self._first_trees(depth)
         self._run.rows_here, self._run.rows_there = total_of(ours), total_of(theirs)
         here: dict[str, Digest] = {}
         there: dict[str, Digest] = {}
-        pending = differing(ours, theirs)
-        while pending:
+        while pending := differing(ours, theirs):
             below = [prefix for prefix in pending if worth_descending(prefix, ours, theirs)]
             listed = set(pending).difference(below)
             here |= {prefix: ours[prefix] for prefix in listed if prefix in ours}
             there |= {prefix: theirs[prefix] for prefix in listed if prefix in theirs}
-            depth, pending = depth + 1, []
+            if not below:
+                break
+            depth = next_depth(below, ours, theirs)
             next_ours: dict[str, Digest] = {}
             next_theirs: dict[str, Digest] = {}
             for start in range(0, len(below), _PREFIXES):
@@ -194,7 +196,6 @@ class _Comparison:
                 next_ours |= mine
                 next_theirs |= yours
             ours, theirs = next_ours, next_theirs
-            pending = differing(ours, theirs)
         return here, there
 
     def _first_trees(self, depth: int) -> tuple[dict[str, Digest], dict[str, Digest]]:
@@ -222,24 +223,19 @@ class _Comparison:
 
     def _listed(self, prefixes: Sequence[str]) -> Iterator[uuid.UUID]:
         """Both listings side by side, as far as both pages reach."""
-        after: Listed | None = None
+        after: uuid.UUID | None = None
         while True:
-            key = None if after is None else (after.bucket, after.artifact_id)
             theirs = self._peer.listing(prefixes=prefixes, after=after, limit=_PAGE_ROWS)
-            ours = queries.read_listing(self._scope, prefixes=prefixes, after=key, limit=_PAGE_ROWS)
-            ends = [page.rows[-1] for page in (ours, theirs) if page.more]
-            after = min(ends, key=_key) if ends else None
+            ours = queries.read_listing(self._scope, prefixes=prefixes, after=after, limit=_PAGE_ROWS)
+            ends = [page.rows[-1].artifact_id for page in (ours, theirs) if page.more]
+            after = min(ends) if ends else None
             yield from different_rows(_until(ours.rows, after), _until(theirs.rows, after))
             if after is None:
                 return
 
 
-def _key(row: Listed) -> tuple[str, int]:
-    return row.bucket, row.artifact_id.int
-
-
-def _until(rows: Sequence[Listed], last: Listed | None) -> Sequence[Listed]:
-    return rows if last is None else [row for row in rows if _key(row) <= _key(last)]
+def _until(rows: Sequence[Listed], last: uuid.UUID | None) -> Sequence[Listed]:
+    return rows if last is None else [row for row in rows if row.artifact_id <= last]
 
 
 def _streams() -> list[Stream]:

@@ -11,7 +11,7 @@ from datamodel.models.fields import UriField
 
 
 class ReconcileRun(models.Model):
-    """One comparison with one remote. `differences` and `applied` count by label; `is_complete`: every bucket was compared."""
+    """One comparison with one remote. `differences` and `applied` count by label; `is_complete`: everything was compared."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     remote = models.ForeignKey(RemoteInventory, on_delete=models.CASCADE, related_name="reconcile_runs")

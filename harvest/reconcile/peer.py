@@ -13,7 +13,7 @@ from harvest import client
 from harvest.client import Remote
 from harvest.pages import Page, PageQuery, Receiver
 from harvest.reconcile import wire
-from harvest.reconcile.scope import Listed, Scope, Tree, digest_of, tree_lines
+from harvest.reconcile.scope import MOST_PARTS, Listed, Scope, Tree, count_parts, digest_of, tree_lines
 from harvest.streams import Stream
 
 # The other end scans its rows before it answers.
@@ -58,7 +58,7 @@ class Peer:
         return self._tree(fields, depth=depth, prefixes=prefixes, ours=ours)
 
     def _tree(self, fields: Sequence[tuple[str, str]], *, depth: int, prefixes: Sequence[str], ours: Tree) -> Tree:
-        most = (16 ** min(depth, 5)) * _LINE_BYTES + _SLACK_BYTES
+        most = min(count_parts(depth, prefixes), MOST_PARTS) * _LINE_BYTES + _SLACK_BYTES
         body = self._ask("tree", fields, most, etag=f'"{digest_of(tree_lines(ours))}"')
         if body is None:
             return ours
@@ -66,11 +66,11 @@ class Peer:
         self.epochs.add(epoch)
         return tree
 
-    def listing(self, *, prefixes: Sequence[str], after: Listed | None, limit: int) -> ListedPage:
-        """The rows of some buckets after a row."""
+    def listing(self, *, prefixes: Sequence[str], after: uuid.UUID | None, limit: int) -> ListedPage:
+        """The rows of some prefixes after an id."""
         fields = [("limit", str(limit)), *(("prefix", prefix) for prefix in prefixes)]
         if after is not None:
-            fields.append(("after", f"{after.bucket}.{after.artifact_id}"))
+            fields.append(("after", str(after)))
         body = self._ask("listing", fields, limit * _LINE_BYTES + _SLACK_BYTES) or b""
         epoch, rows, more = wire.parse_listing(self.remote.name, body, prefixes=prefixes, after=after)
         self.epochs.add(epoch)

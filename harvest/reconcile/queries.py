@@ -19,26 +19,18 @@ from datamodel.rules import ArtifactRow
 from datamodel.uris import Namespace, prefix_upper_bound
 from harvest.feed import Head, read_head
 from harvest.queries import cursor_of, harvested_streams, load_selection, namespaces_of
-from harvest.reconcile.scope import BUCKET_DIGITS, Digest, Filter, Kind, Listed, Scope, Tree
+from harvest.reconcile.scope import Digest, Filter, Kind, Listed, Scope, Tree, id_range, parts_of
 from harvest.rules import Selection
 from harvest.streams import ARTIFACTS, Stream
 
 # Above a join the planner computes each digest anew; only of a scan by itself does it read them from the index. OFFSET keeps it
 # from merging that into what is around it.
-_EACH_SQL = (
-    "SELECT id, uri_bucket, artifact_digest(uri_bucket, meta_checksum) AS digest FROM artifact ORDER BY id OFFSET 0"
-)
-# The same of some ranges of buckets. In order of ids each page of the indexes is read once.
-_UNDER_SQL = """
-    SELECT a.id, a.uri_bucket, artifact_digest(a.uri_bucket, a.meta_checksum) AS digest FROM (
-        SELECT b.id FROM unnest(%s::text[], %s::text[]) r(low, high)
-        JOIN artifact b ON b.uri_bucket >= r.low AND b.uri_bucket <= r.high ORDER BY b.id OFFSET 0
-    ) chosen JOIN artifact a ON a.id = chosen.id OFFSET 0
-"""
-# The first digits of a bucket that a digest begins with.
-_DIGEST_DIGITS = 3
-# Of what makes up more of all buckets, a scan of everything is quicker.
-_FEW = 1 / 16
+_EACH_SQL = "SELECT id, digest_word(meta_checksum) AS digest FROM artifact WHERE id >= r.low AND id <= r.high ORDER BY id OFFSET 0"
+# The digests of many parts are one scan of two indexes, side by side in order of ids; the planner, which takes each part for much of
+# the table, would hash that.
+_SIDE_BY_SIDE = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off"
+# Nor does it know how few different beginnings ids have: it would sort, or spill.
+_ROOM_TO_GROUP = "SET LOCAL work_mem = '64MB'"
 # A scan of very many rows takes longer than a request may.
 _SCAN_SECONDS = 600
 
@@ -56,7 +48,7 @@ class ScopeTree:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The rows of some bucket prefixes after a key, at one moment; `more` follow after the last one."""
+    """The rows of some prefixes after an id, at one moment; `more` follow after the last one."""
 
     head: Head
     rows: list[Listed]
@@ -64,47 +56,35 @@ class Listing:
 
 
 def read_tree(scope: Scope, *, depth: int, prefixes: Sequence[str] = ()) -> ScopeTree:
-    """Digests by the first `depth` digits of the bucket; of all buckets, or of those under the prefixes."""
+    """Digests by the first `depth` digits of the id; of all ids, or of those under the prefixes."""
     with transaction.atomic():
         head = _begin()
         chosen = _parts(scope)
-        is_covered = all(part.is_covered for part in chosen)
-        parts = [_digests(part, depth, prefixes, is_covered=is_covered) for part in chosen]
+        parts = [(_ranged if part.is_covered else _grouped)(part, depth, prefixes) for part in chosen]
         sql = " UNION ALL ".join(text for text, _ in parts)
         with connection.cursor() as cursor:
-            # The planner cannot know how few different beginnings the buckets have, and would sort or spill.
-            cursor.execute("SET LOCAL work_mem = '64MB'")
-            if is_covered and _are_few(prefixes):
-                cursor.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
-            elif is_covered:
-                # Two indexes in order of ids, read side by side, need no memory; the planner would hash a whole table.
-                cursor.execute(
-                    "SET LOCAL enable_hashjoin = off; SET LOCAL enable_nestloop = off; SET LOCAL enable_sort = off"
-                )
+            cursor.execute(_SIDE_BY_SIDE if all(part.is_covered for part in chosen) else _ROOM_TO_GROUP)
             cursor.execute(
-                f"SELECT bucket, sum(count)::bigint, sum(total) FROM ({sql}) t GROUP BY bucket",
+                f"SELECT prefix, sum(count)::bigint, sum(total) FROM ({sql}) t WHERE count > 0 GROUP BY prefix",
                 [value for _, values in parts for value in values],
             )
-            return ScopeTree(head, {bucket: Digest(count, int(total) % 2**64) for bucket, count, total in cursor})
+            return ScopeTree(head, {prefix: Digest(count, int(total) % 2**64) for prefix, count, total in cursor})
 
 
-def read_listing(scope: Scope, *, prefixes: Sequence[str], after: tuple[str, uuid.UUID] | None, limit: int) -> Listing:
-    """The rows of the bucket prefixes in the order of (bucket, id), at most `limit` of those after the key."""
+def read_listing(scope: Scope, *, prefixes: Sequence[str], after: uuid.UUID | None, limit: int) -> Listing:
+    """The rows of the prefixes in order of ids, at most `limit` of those after the id."""
     with transaction.atomic():
         head = _begin()
         inside, values = _under(prefixes)
         if after is not None:
-            inside, values = f"{inside} AND (a.uri_bucket, a.id) > (%s, %s)", [*values, *after]
+            inside, values = f"{inside} AND a.id > %s", [*values, after]
         parts = [
-            (
-                f"SELECT a.uri_bucket, a.id, a.meta_checksum FROM {part.tables} WHERE {part.where} AND {inside}",
-                part.values,
-            )
+            (f"SELECT a.id, a.meta_checksum FROM {part.tables} WHERE {part.where} AND {inside}", part.values)
             for part in _parts(scope)
         ]
         with connection.cursor() as cursor:
             cursor.execute(
-                f"{' UNION ALL '.join(text for text, _ in parts)} ORDER BY 1, 2 LIMIT %s",
+                f"{' UNION ALL '.join(text for text, _ in parts)} ORDER BY 1 LIMIT %s",
                 [value for _, own in parts for value in [*own, *values]] + [limit + 1],
             )
             rows = [Listed(*row) for row in cursor]
@@ -302,43 +282,32 @@ def _within(names: Sequence[Namespace]) -> Condition:
 
 
 def _under(prefixes: Sequence[str]) -> Condition:
-    """Ranges of whole buckets, which the index on the bucket serves."""
-    ranges = " OR ".join("(a.uri_bucket >= %s AND a.uri_bucket <= %s)" for _ in prefixes)
-    return f"({ranges or 'true'})", [bound(prefix) for prefix in prefixes for bound in (_lowest, _highest)]
+    """Ranges of ids, which their index serves."""
+    ranges = " OR ".join("(a.id >= %s AND a.id <= %s)" for _ in prefixes)
+    return f"({ranges or 'true'})", [bound for prefix in prefixes for bound in id_range(prefix)]
 
 
-def _lowest(prefix: str) -> str:
-    return prefix.ljust(BUCKET_DIGITS, "0")
-
-
-def _highest(prefix: str) -> str:
-    return prefix.ljust(BUCKET_DIGITS, "f")
-
-
-def _are_few(prefixes: Sequence[str]) -> bool:
-    """Whether they are prefixes of few buckets."""
-    return 0 < sum(16.0 ** -len(prefix) for prefix in prefixes) < _FEW
-
-
-def _digests(part: _Part, depth: int, prefixes: Sequence[str], *, is_covered: bool) -> Condition:
-    inside, values = _under(prefixes)
-    digest, tables, own = "artifact_digest(a.uri_bucket, a.meta_checksum)", part.tables, part.values
-    if is_covered and _are_few(prefixes):
-        ranges: list[Any] = [[bound(prefix) for prefix in prefixes] for bound in (_lowest, _highest)]
-        digest, tables, own = "a.digest", tables.replace("artifact a", f"({_UNDER_SQL}) a", 1), [*ranges, *own]
-        inside, values = "true", []
-    elif is_covered:
-        digest, tables = "a.digest", tables.replace("artifact a", f"({_EACH_SQL}) a", 1)
-    if depth <= _DIGEST_DIGITS:
-        bucket = f"lpad(to_hex(bucket), {depth:d}, '0')"
-        key = f"({digest} >> {64 - 4 * depth:d}) & {16**depth - 1:d}"
-    else:
-        bucket, key = "bucket", f"left(a.uri_bucket, {depth:d})"
+def _ranged(part: _Part, depth: int, prefixes: Sequence[str]) -> Condition:
+    """Digests of a part of the scope by a scan of each range of ids."""
+    names = parts_of(depth, prefixes)
+    ranges = [id_range(name) for name in names]
     sql = (
-        f"SELECT {bucket} AS bucket, count, total FROM (SELECT {key} AS bucket, count(*) AS count, sum({digest}) AS total "
-        f"FROM {tables} WHERE {part.where} AND {inside} GROUP BY 1) d"
+        "SELECT r.prefix, d.count, d.total FROM unnest(%s::text[], %s::uuid[], %s::uuid[]) r(prefix, low, high), LATERAL "
+        f"(SELECT count(*) AS count, sum(a.digest) AS total FROM {part.tables.replace('artifact a', f'({_EACH_SQL}) a', 1)} "
+        f"WHERE {part.where} AND l.artifact_id >= r.low AND l.artifact_id <= r.high) d"
     )
-    return sql, [*own, *values]
+    bounds = [[name[:depth] for name in names], [low for low, _ in ranges], [high for _, high in ranges]]
+    return sql, [*bounds, *part.values]
+
+
+def _grouped(part: _Part, depth: int, prefixes: Sequence[str]) -> Condition:
+    """The same where rows have to be looked at, which the planner may do in any order."""
+    inside, values = _under(prefixes)
+    sql = (
+        f"SELECT left(replace(a.id::text, '-', ''), {depth:d}) AS prefix, count(*) AS count, sum(digest_word(a.meta_checksum)) AS total "
+        f"FROM {part.tables} WHERE {part.where} AND {inside} GROUP BY 1"
+    )
+    return sql, [*part.values, *values]
 
 
 def _begin() -> Head:

@@ -1,4 +1,4 @@
-"""The doors of reconcile: digests of a set, listings of its buckets, and what is known of single ids (README.md)."""
+"""The doors of reconcile: digests of a set, listings of its parts, and what is known of single ids (README.md)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from harvest import feed
 from harvest.feed import FeedPage
 from harvest.reconcile import queries, wire
 from harvest.reconcile.kept import kept_trees
-from harvest.reconcile.scope import BUCKET_DIGITS, Filter, Kind, Scope, digest_of, tree_lines
+from harvest.reconcile.scope import ID_DIGITS, MOST_PARTS, Filter, Kind, Scope, count_parts, digest_of, tree_lines
 from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS, DELETED_LOCATIONS, EPOCH_HEADER
 
 MOST_ROWS = 100_000
 MOST_IDS = 1000
-_PREFIX = re.compile(r"[0-9a-f]{1,5}\Z")
+_PREFIX = re.compile(r"[0-9a-f]{1,32}\Z")
 _TSV = "text/tab-separated-values; charset=utf-8"
 
 
@@ -35,11 +35,16 @@ _TSV = "text/tab-separated-values; charset=utf-8"
 @require_http_methods(["GET", "POST"])
 @guarded(Grant.HARVEST)
 def tree(request: HttpRequest) -> HttpResponseBase:
-    """Digests of a set by bucket prefix; 304 when they are those that the caller has."""
+    """Digests of a set by the first digits of the id; 304 when they are those that the caller has."""
     asked = _asked(request)
-    depth = _number(asked, "depth", default=2, least=0, most=BUCKET_DIGITS)
-    then = _number(asked, "then", default=depth, least=depth, most=BUCKET_DIGITS)
-    found = kept_trees.read(_scope(asked), depth=depth, then=then, prefixes=_prefixes(asked), whole=asked.get("whole"))
+    depth = _number(asked, "depth", default=2, least=0, most=ID_DIGITS)
+    then = _number(asked, "then", default=depth, least=depth, most=ID_DIGITS)
+    prefixes = _prefixes(asked)
+    if (parts := count_parts(max(depth, then), prefixes)) > MOST_PARTS:
+        raise InvalidRequestError(
+            f"{parts} parts are more than the {MOST_PARTS} of one tree: ask for fewer digits (depth, then) or prefixes"
+        )
+    found = kept_trees.read(_scope(asked), depth=depth, then=then, prefixes=prefixes, whole=asked.get("whole"))
     connection.close()
     lines = tree_lines(found.tree)
     etag = f'"{digest_of(lines)}"'
@@ -56,11 +61,11 @@ def tree(request: HttpRequest) -> HttpResponseBase:
 @require_http_methods(["GET", "POST"])
 @guarded(Grant.HARVEST)
 def listing(request: HttpRequest) -> HttpResponseBase:
-    """The rows of some buckets of a set, from one snapshot."""
+    """The rows of some parts of a set, from one snapshot."""
     asked = _asked(request)
     prefixes = _prefixes(asked)
     if not prefixes:
-        raise InvalidRequestError("prefix is missing: name at least one bucket prefix")
+        raise InvalidRequestError("prefix is missing: name at least the first digit of the ids")
     limit = _number(asked, "limit", default=MOST_ROWS, least=1, most=MOST_ROWS)
     found = queries.read_listing(_scope(asked), prefixes=prefixes, after=_after(asked), limit=limit)
     connection.close()
@@ -120,18 +125,13 @@ def _prefixes(asked: QueryDict) -> list[str]:
     prefixes = asked.getlist("prefix")
     for prefix in prefixes:
         if not _PREFIX.match(prefix):
-            raise InvalidRequestError(f"prefix must be 1 to {BUCKET_DIGITS} digits 0-9a-f; it is {prefix!r}")
+            raise InvalidRequestError(f"prefix must be 1 to {ID_DIGITS} digits 0-9a-f; it is {prefix!r}")
     return prefixes
 
 
-def _after(asked: QueryDict) -> tuple[str, uuid.UUID] | None:
+def _after(asked: QueryDict) -> uuid.UUID | None:
     text = asked.get("after")
-    if not text:
-        return None
-    bucket, _, identity = text.partition(".")
-    if len(bucket) != BUCKET_DIGITS or not _PREFIX.match(bucket):
-        raise InvalidRequestError(f"after must be a bucket and an id, as in 0a1b2.<id>; it is {text!r}")
-    return bucket, _uuid("after", identity)
+    return _uuid("after", text) if text else None
 
 
 def _ids(asked: QueryDict) -> tuple[uuid.UUID, ...]:

@@ -15,14 +15,14 @@ from datamodel.errors import RemoteProtocolError, RemoteUnavailableError
 from datamodel.positions import Cursor
 from datamodel.rules import ArtifactRow
 from datamodel.uris import ArtifactUri
-from harvest.reconcile.scope import BUCKET_DIGITS, Digest, Listed, Tree, digest_of
+from harvest.reconcile.scope import Digest, Listed, Tree, digest_of
 
 TREE_MARK = "#storage-inventory-tree"
 LISTING_MARK = "#storage-inventory-listing"
 END_MARK = "#end"
-VERSION = 1
+VERSION = 2
 
-_PREFIX = re.compile(r"[0-9a-f]{0,5}\Z")
+_PREFIX = re.compile(r"[0-9a-f]{0,32}\Z")
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
 _TOTAL = re.compile(r"[0-9a-f]{16}\Z")
 _CHECKSUM = re.compile(r"md5:[0-9a-f]{32}\Z")
@@ -54,6 +54,10 @@ def proven(name: str, mark: str, body: bytes) -> Whole:
     end = rest[start:].decode("utf-8", "replace").split("\t")
     if words[0] != mark or len(words) < 4 or not words[1].isdigit():
         raise RemoteProtocolError(f"{name} did not send what was asked for: {words[0][:40]!r}")
+    if words[1] != str(VERSION):
+        raise RemoteProtocolError(
+            f"{name} speaks version {words[1]} of reconcile, and this inventory {VERSION}: upgrade the older one"
+        )
     if end[0] != END_MARK or len(end) < 3 or not rest.endswith(b"\n"):
         raise RemoteUnavailableError(f"{name} stopped in the middle of an answer")
     lines = rest[:start]
@@ -81,37 +85,36 @@ def parse_tree(name: str, body: bytes, *, depth: int, prefixes: Sequence[str]) -
 
 def listing_lines(rows: Sequence[Listed]) -> bytes:
     """One line for each row."""
-    return "".join(f"{row.bucket}\t{row.artifact_id}\t{row.meta_checksum}\n" for row in rows).encode()
+    return "".join(f"{row.artifact_id}\t{row.meta_checksum}\n" for row in rows).encode()
 
 
 def parse_listing(
-    name: str, body: bytes, *, prefixes: Sequence[str], after: Listed | None
+    name: str, body: bytes, *, prefixes: Sequence[str], after: uuid.UUID | None
 ) -> tuple[str, list[Listed], bool]:
     """Epoch, rows in order, and whether more follow. Raises like `proven`."""
     whole = proven(name, LISTING_MARK, body)
     if not whole.following or whole.following[0] not in {"0", "1"}:
         raise RemoteProtocolError(f"{name} does not say whether more rows follow")
     rows: list[Listed] = []
-    last = ("", -1) if after is None else (after.bucket, after.artifact_id.int)
+    last = after
     for line in whole.lines:
         row = _listed(name, line)
-        key = (row.bucket, row.artifact_id.int)
-        if key <= last or not row.bucket.startswith(tuple(prefixes)):
+        if (last is not None and row.artifact_id <= last) or not row.artifact_id.hex.startswith(tuple(prefixes)):
             raise RemoteProtocolError(f"{name} sent a listing out of order or with what was not asked for")
         rows.append(row)
-        last = key
+        last = row.artifact_id
     if whole.following[0] == "1" and not rows:
         raise RemoteProtocolError(f"{name} says that more rows follow, but sends none")
     return whole.epoch, rows, whole.following[0] == "1"
 
 
 def _listed(name: str, line: list[str]) -> Listed:
-    if len(line) < 3 or len(line[0]) != BUCKET_DIGITS or not _PREFIX.match(line[0]) or not _CHECKSUM.match(line[2]):
+    if len(line) < 2 or not _CHECKSUM.match(line[1]):
         raise RemoteProtocolError(f"{name} sent a listing with a wrong line: {line!r:.100}")
     try:
-        return Listed(line[0], uuid.UUID(line[1]), line[2])
+        return Listed(uuid.UUID(line[0]), line[1])
     except ValueError:
-        raise RemoteProtocolError(f"{name} sent a listing with a wrong id: {line[1]!r:.60}") from None
+        raise RemoteProtocolError(f"{name} sent a listing with a wrong id: {line[0]!r:.60}") from None
 
 
 Row = dict[str, str | None]

@@ -202,26 +202,24 @@ class FakeInventory:
             if is_taken(str(row["uri"])) or (is_known and row.get("holder") == query["site"][0])
         ]
 
-    def _in_buckets(self, query: dict[str, list[str]]) -> list[tuple[str, str, str]]:
-        found = [
-            (hashlib.sha1(str(row["uri"]).encode()).hexdigest()[:5], str(row["id"]), str(row["metaChecksum"]))
-            for row in self.members(query)
-        ]
-        return sorted(row for row in found if row[0].startswith(tuple(query.get("prefix", [""]))))
+    def _under(self, query: dict[str, list[str]]) -> list[tuple[str, str]]:
+        found = [(str(row["id"]), str(row["metaChecksum"])) for row in self.members(query)]
+        prefixes = tuple(query.get("prefix", [""]))
+        return sorted(row for row in found if row[0].replace("-", "").startswith(prefixes))
 
     def tree(self, query: dict[str, list[str]]) -> bytes:
         depth = int(query["depth"][0])
         sums: dict[str, list[int]] = {}
-        for bucket, _, checksum in self._in_buckets(query):
-            entry = sums.setdefault(bucket[:depth], [0, 0])
+        for identity, checksum in self._under(query):
+            entry = sums.setdefault(identity.replace("-", "")[:depth], [0, 0])
             entry[0] += 1
-            entry[1] += int(bucket[:3] + hashlib.md5(checksum.encode()).hexdigest()[:13], 16)
+            entry[1] += int(hashlib.md5(checksum.encode()).hexdigest()[:16], 16)
         lines = "".join(f"{name}\t{count}\t{total % 2**64:016x}\n" for name, (count, total) in sorted(sums.items()))
         return self._answer("tree", lines.encode())
 
     def listing(self, query: dict[str, list[str]]) -> bytes:
-        after = tuple(query.get("after", [""])[0].split("."))
-        rows = [row for row in self._in_buckets(query) if (row[:2] > after if len(after) == 2 else True)]
+        after = query.get("after", [""])[0]
+        rows = [row for row in self._under(query) if row[0] > after]
         limit = int(query["limit"][0])
         lines = "".join("\t".join(row) + "\n" for row in rows[:limit])
         return self._answer("listing", lines.encode(), str(int(len(rows) > limit)))
@@ -242,7 +240,7 @@ class FakeInventory:
     def _answer(self, kind: str, lines: bytes, *following: str) -> bytes:
         if kind in self.twist:
             lines = self.twist[kind](lines)
-        head = f"#storage-inventory-{kind}\t1\t{self.epoch}\t{self.txid}\n"
+        head = f"#storage-inventory-{kind}\t2\t{self.epoch}\t{self.txid}\n"
         end = "\t".join(["#end", str(lines.count(b"\n")), hashlib.sha256(lines).hexdigest(), *following])
         return head.encode() + lines + f"{end}\n".encode()
 

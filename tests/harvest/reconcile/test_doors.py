@@ -96,9 +96,9 @@ def test_a_site_serves_digests_listings_and_rows_of_what_it_stores(
     query = {"set": "stored", "site": own_id()}
     status, body = caller.ask("tree", query | {"depth": "3"}, post=post)
     epoch, tree = wire.parse_tree("x", body, depth=3, prefixes=[])
-    assert (status, {prefix: digest.count for prefix, digest in tree.items()}) == (200, {stored.uri_bucket[:3]: 1})
-    status, body = caller.ask("listing", query | {"prefix": stored.uri_bucket[:2]}, post=post)
-    same_epoch, rows, more = wire.parse_listing("x", body, prefixes=[stored.uri_bucket[:2]], after=None)
+    assert (status, {prefix: digest.count for prefix, digest in tree.items()}) == (200, {stored.id.hex[:3]: 1})
+    status, body = caller.ask("listing", query | {"prefix": stored.id.hex[:2]}, post=post)
+    same_epoch, rows, more = wire.parse_listing("x", body, prefixes=[stored.id.hex[:2]], after=None)
     assert (same_epoch, [row.artifact_id for row in rows], more) == (epoch, [stored.id], False)
     gone = uuid.uuid4()
     insert_tombstone(gone, "cadc:A/gone", deleted_at=WHEN)
@@ -133,7 +133,10 @@ def test_equal_digests_are_not_sent_again(caller: Caller, settings: Settings) ->
         ("tree", {"set": "all"}, "set must be one of"),
         ("tree", {"set": "stored", "site": "x"}, "site must be an id"),
         ("tree", {"set": "stored", "site": str(uuid.uuid4())}, "this is not site"),
-        ("tree", {"depth": "6"}, "depth must be"),
+        ("tree", {"depth": "33"}, "depth must be"),
+        ("tree", {"depth": "5"}, "1048576 parts are more than the 65536"),
+        ("tree", {"depth": "0", "then": "5"}, "1048576 parts are more than the 65536"),
+        ("tree", {"depth": "4", "prefix": ["0"] * 17}, "69632 parts are more than the 65536"),
         ("tree", {"prefix": "xyz"}, "prefix must be"),
         ("tree", {"namespace": "nonsense"}, "invalid namespace"),
         ("listing", {}, "prefix is missing"),
@@ -144,7 +147,7 @@ def test_equal_digests_are_not_sent_again(caller: Caller, settings: Settings) ->
     ],
 )
 def test_wrong_questions_are_told_so(
-    caller: Caller, settings: Settings, what: str, query: dict[str, str], says: str
+    caller: Caller, settings: Settings, what: str, query: dict[str, object], says: str
 ) -> None:
     settings.INVENTORY_ROLE = "site"
     status, body = caller.ask(what, {"set": "stored", "site": own_id()} | query)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import given, strategies as st
@@ -20,9 +21,13 @@ from harvest.reconcile.scope import (
     Listed,
     Scope,
     Tree,
+    count_parts,
     different_rows,
     differing,
+    id_range,
     listing_groups,
+    next_depth,
+    parts_of,
     total_of,
     tree_lines,
     tree_of,
@@ -32,8 +37,7 @@ from harvest.reconcile.scope import (
 )
 from tests.factories import artifact_row, insert_artifact_row
 
-# Less than a sixteenth of all buckets.
-FEW_BUCKETS = [2 * digit for digit in "0123456789abcde"]
+SOME_IDS = [2 * digit for digit in "0123456789abcde"]
 NAMES = ["cadc:", "cadc:A/", "cadc:A/b/", "cadc:A/b/c/", "cadc:D/", "other:"]
 
 
@@ -73,11 +77,11 @@ def test_digests_and_listings_in_sql_are_those_of_their_definition(
     for _ in range(80):
         scope = Scope(dice.choice(list(Kind)), site.id, random_filter(dice))
         chosen = members(rows, stored, scope)
-        depth, prefixes = dice.randrange(6), dice.choice([[], ["3"], ["0", "7f"], FEW_BUCKETS])
-        expected = [row for row in chosen if row.uri_bucket.startswith(tuple(prefixes) or "")]
-        tree = tree_of([(row.uri_bucket, row.meta_checksum) for row in expected], depth)
+        depth, prefixes = dice.randrange(4), dice.choice([[], ["3"], ["0", "7f", "7", "7"], SOME_IDS])
+        expected = [row for row in chosen if row.id.hex.startswith(tuple(prefixes) or "")]
+        tree = tree_of([(row.id, row.meta_checksum) for row in expected], depth)
         assert queries.read_tree(scope, depth=depth, prefixes=prefixes).tree == tree
-        listed = sorted(Listed(row.uri_bucket, row.id, row.meta_checksum) for row in expected)
+        listed = sorted(Listed(row.id, row.meta_checksum) for row in expected)
         assert all_listed(scope, prefixes or [""]) == listed
         seen += len(listed)
     assert seen > 500
@@ -86,7 +90,7 @@ def test_digests_and_listings_in_sql_are_those_of_their_definition(
 def all_listed(scope: Scope, prefixes: list[str]) -> list[Listed]:
     found: list[Listed] = []
     while True:
-        after = (found[-1].bucket, found[-1].artifact_id) if found else None
+        after = found[-1].artifact_id if found else None
         page = queries.read_listing(scope, prefixes=prefixes, after=after, limit=7)
         found += page.rows
         if not page.more:
@@ -95,9 +99,10 @@ def all_listed(scope: Scope, prefixes: list[str]) -> list[Listed]:
 
 def test_words_are_added_modulo_their_size() -> None:
     checksums = [event_meta_checksum(uuid.UUID(int=number), None) for number in range(40)]
-    total = sum(word_of("fffff", checksum) for checksum in checksums)
+    total = sum(word_of(checksum) for checksum in checksums)
     assert total > 2**64
-    assert tree_of([("fffff", checksum) for checksum in checksums], 5) == {"fffff": Digest(40, total % 2**64)}
+    rows = [(uuid.UUID(int=number), checksum) for number, checksum in enumerate(checksums)]
+    assert tree_of(rows, 5) == {"00000": Digest(40, total % 2**64)}
 
 
 @pytest.mark.parametrize(
@@ -109,43 +114,68 @@ def test_the_longest_namespace_decides(uri: str, *, matches: bool) -> None:
     assert chosen.matches(uri) is matches
 
 
-Rows = st.dictionaries(st.uuids(), st.tuples(st.integers(0, 2**20 - 1), st.booleans()), max_size=60)
+Ids = st.one_of(st.uuids(), st.builds(uuid.UUID, int=st.integers(0, 2**20)))
+Rows = st.dictionaries(Ids, st.booleans(), max_size=60)
 
 
-def listed(identity: uuid.UUID, bucket: int, *, is_changed: bool) -> Listed:
-    return Listed(f"{bucket:05x}", identity, event_meta_checksum(identity, "changed" if is_changed else None))
+def listed(identity: uuid.UUID, *, is_changed: bool) -> Listed:
+    return Listed(identity, event_meta_checksum(identity, "changed" if is_changed else None))
 
 
-@given(ours=Rows, theirs=Rows, common=Rows, depth=st.integers(1, 5))
-def test_what_differs_is_found_by_its_bucket(
-    ours: dict[uuid.UUID, tuple[int, bool]],
-    theirs: dict[uuid.UUID, tuple[int, bool]],
-    common: dict[uuid.UUID, tuple[int, bool]],
-    depth: int,
+@given(ours=Rows, theirs=Rows, common=Rows, depth=st.integers(1, 32))
+def test_what_differs_is_found_by_its_id(
+    ours: dict[uuid.UUID, bool], theirs: dict[uuid.UUID, bool], common: dict[uuid.UUID, bool], depth: int
 ) -> None:
-    here = sorted(listed(key, bucket, is_changed=flag) for key, (bucket, flag) in (common | ours).items())
-    there = sorted(listed(key, bucket, is_changed=flag) for key, (bucket, flag) in (common | theirs).items())
-    trees = [tree_of([(row.bucket, row.meta_checksum) for row in rows], depth) for rows in (here, there)]
+    here = sorted(listed(key, is_changed=flag) for key, flag in (common | ours).items())
+    there = sorted(listed(key, is_changed=flag) for key, flag in (common | theirs).items())
+    trees = [tree_of([(row.artifact_id, row.meta_checksum) for row in rows], depth) for rows in (here, there)]
     prefixes = differing(*trees)
-    assert prefixes == sorted({row.bucket[:depth] for row in set(here) ^ set(there)})
+    assert prefixes == sorted({row.artifact_id.hex[:depth] for row in set(here) ^ set(there)})
     assert set(different_rows(here, there)) == {row.artifact_id for row in set(here) ^ set(there)}
-    assert whole_of(trees[0]) == tree_of([(row.bucket, row.meta_checksum) for row in here], 0)
+    assert whole_of(trees[0]) == tree_of([(row.artifact_id, row.meta_checksum) for row in here], 0)
     body = wire.answer(wire.TREE_MARK, "e" * 16, 7, tree_lines(trees[0]))
     assert wire.parse_tree("peer", body, depth=depth, prefixes=[]) == ("e" * 16, trees[0])
     body = wire.answer(wire.LISTING_MARK, "e" * 16, 7, wire.listing_lines(here), "0")
     assert wire.parse_listing("peer", body, prefixes=[""], after=None) == ("e" * 16, here, False)
 
 
-def test_a_bucket_that_one_side_has_not_at_all_is_listed_and_not_divided() -> None:
+@given(st.lists(st.text("ab", max_size=3), max_size=4), st.integers(0, 2))
+def test_the_parts_of_a_tree_cover_what_is_under_its_prefixes_once(prefixes: list[str], depth: int) -> None:
+    parts = parts_of(depth, prefixes)
+    assert len(parts) <= count_parts(depth, prefixes)
+    ranges = [id_range(part) for part in parts]
+    assert all(high < low for (_, high), (low, _) in pairwise(ranges))
+    under = {
+        "".join(digits) for digits in product("abc", repeat=3) if "".join(digits).startswith(tuple(prefixes) or "")
+    }
+    covered = {digits for digits in under if any(low <= id_range(digits)[0] <= high for low, high in ranges)}
+    assert covered == under
+    assert all(part.startswith(tuple(prefixes) or "") and len(part) >= depth for part in parts)
+
+
+def test_many_rows_under_few_prefixes_are_divided_by_several_digits_at_once() -> None:
+    def tree(*prefixes: str, count: int) -> Tree:
+        return {prefix: Digest(count, 1) for prefix in prefixes}
+
+    assert next_depth(["018"], tree("018", count=10_000_000), {}) == 6
+    assert next_depth(["018"], tree("018", count=500_000), tree("018", count=1)) == 5
+    assert next_depth(["018"], {}, tree("018", count=2_500)) == 4
+    many = [f"{number:03x}" for number in range(100)]
+    assert next_depth(many, tree(*many, count=10_000_000), {}) == 4
+    assert next_depth(["0" * 31], tree("0" * 31, count=10_000_000), {}) == 32
+
+
+def test_a_prefix_that_one_side_has_not_at_all_is_listed_and_not_divided() -> None:
     one: Tree = {"ab": Digest(1000, 1)}
     assert worth_descending("ab", one, {"ab": Digest(1, 1)})
     assert not worth_descending("ab", one, {})
     assert not worth_descending("ab", {"ab": Digest(3, 1)}, {"ab": Digest(3, 2)})
-    assert not worth_descending("abcde", {"abcde": Digest(1000, 1)}, {"abcde": Digest(1000, 2)})
+    whole_id = "abcdef01" * 4
+    assert not worth_descending(whole_id, {whole_id: Digest(1000, 1)}, {whole_id: Digest(1000, 2)})
 
 
 @given(st.dictionaries(st.text("01", min_size=2, max_size=2), st.integers(1, 5000), min_size=1))
-def test_groups_of_listings_cover_every_bucket_once(sizes: dict[str, int]) -> None:
+def test_groups_of_listings_cover_every_prefix_once(sizes: dict[str, int]) -> None:
     tree = {prefix: Digest(count, 0) for prefix, count in sizes.items()}
     groups = listing_groups(sorted(tree), tree, {}, rows=100, most=9)
     flat = [prefix for group in groups for prefix in group]
