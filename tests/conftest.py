@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import psycopg
@@ -22,6 +23,15 @@ from datamodel.embedded import EmbeddedServers
 from datamodel.identity import ensure_identity, ensure_site
 from datamodel.models import InventoryIdentity, StorageSite
 from tests.servers import start_test_servers, stop_test_servers
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have `told` (`record_property`): their own process may have no terminal."""
+    for report in chain(*terminalreporter.stats.values()):
+        if getattr(report, "when", None) == "call":
+            for name, text in report.user_properties:
+                if name == "told":
+                    terminalreporter.write_line(str(text))
 
 
 @pytest.fixture(scope="session")

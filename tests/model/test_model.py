@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -17,11 +17,10 @@ from tests.model.world import ALL, World
 # Every act is a process: on a machine that has others to run too they take their time.
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("model"), pytest.mark.timeout(600)]
 A, B = NAMESPACES
+Tell = Callable[[str, object], None]
 
 
-def explore(
-    world: World, capsys: pytest.CaptureFixture[str], *, examples: int, steps: int, number: int | None = None
-) -> None:
+def explore(world: World, tell: Tell, *, examples: int, steps: int, number: int | None = None) -> None:
     """Run the machine so often, always the same way unless there is a seed, and say what was done: who reads the output should know
     what was proven.
     """
@@ -42,11 +41,12 @@ def explore(
     finally:
         counted = {"crash": 0, "restore": 0, "copy retired": 0, **world.counted}
         acts = ", ".join(f"{count} {act}" for act, count in sorted(counted.items()))
-        with capsys.disabled():
-            sys.stdout.write(
-                f"\nmodel: {machine.steps} steps, {counted['crash']} crashes, {counted['restore']} restores in {machine.examples} "
-                f"examples, {time.monotonic() - began:.0f} s{'' if number is None else f', seed {number}'}; {world.acts} acts: {acts}\n"
-            )
+        seeded = "" if number is None else f", seed {number}"
+        tell(
+            "told",
+            f"model: {machine.steps} steps, {counted['crash']} crashes, {counted['restore']} restores in {machine.examples} "
+            f"examples, {time.monotonic() - began:.0f} s{seeded}; {world.acts} acts: {acts}",
+        )
     assert machine.steps >= examples
 
 
@@ -90,17 +90,15 @@ def test_each_kind_of_step_leaves_what_the_dictionary_says(world: World) -> None
     machine.check()
 
 
-def test_a_federation_is_what_a_dictionary_says(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    explore(world, capsys, examples=5, steps=12)
+def test_a_federation_is_what_a_dictionary_says(world: World, record_property: Tell) -> None:
+    explore(world, record_property, examples=5, steps=12)
 
 
 # Some 2,200 steps of half a second each: twenty minutes for two workers, each of which takes one shard. MODEL_SEED repeats a run.
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("shard", [pytest.param(one, marks=pytest.mark.xdist_group(f"shard {one}")) for one in (0, 1)])
-def test_a_federation_is_what_a_dictionary_says_for_long(
-    world: World, capsys: pytest.CaptureFixture[str], shard: int
-) -> None:
+def test_a_federation_is_what_a_dictionary_says_for_long(world: World, record_property: Tell, shard: int) -> None:
     del shard
     number = int(os.environ.get("MODEL_SEED", secrets.randbits(32)))
-    explore(world, capsys, examples=80, steps=30, number=number)
+    explore(world, record_property, examples=80, steps=30, number=number)
