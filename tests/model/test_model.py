@@ -94,7 +94,7 @@ def test_a_federation_is_what_a_dictionary_says(world: World, record_property: T
     explore(world, record_property, examples=5, steps=12)
 
 
-# Some 2,200 steps of half a second each: twenty minutes for two workers, each of which takes one shard. MODEL_SEED repeats a run.
+# Some 5,500 steps in a quarter of an hour for two workers, each of which takes one shard. MODEL_SEED repeats a run.
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("shard", [pytest.param(one, marks=pytest.mark.xdist_group(f"shard {one}")) for one in (0, 1)])
