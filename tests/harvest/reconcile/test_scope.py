@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 from pytest_django.fixtures import Settings
 
+from datamodel.errors import RemoteProtocolError
 from datamodel.models import InventoryIdentity, SiteLocation, StorageSite
 from datamodel.rules import ArtifactRow, Located, event_meta_checksum
 from datamodel.uris import Namespace
@@ -137,6 +138,12 @@ def test_what_differs_is_found_by_its_id(
     assert wire.parse_tree("peer", body, depth=depth, prefixes=[]) == ("e" * 16, trees[0])
     body = wire.answer(wire.LISTING_MARK, "e" * 16, 7, wire.listing_lines(here), "0")
     assert wire.parse_listing("peer", body, prefixes=[""], after=None) == ("e" * 16, here, False)
+
+
+def test_an_end_that_speaks_another_version_is_named_and_not_believed() -> None:
+    body = wire.answer(wire.TREE_MARK, "e" * 16, 7, b"").replace(b"\t2\t", b"\t1\t", 1)
+    with pytest.raises(RemoteProtocolError, match="peer speaks version 1 of reconcile, and this inventory 2: upgrade"):
+        wire.parse_tree("peer", body, depth=1, prefixes=[])
 
 
 @given(st.lists(st.text("ab", max_size=3), max_size=4), st.integers(0, 2))
