@@ -78,7 +78,8 @@ def log_lines(tmp_path: Path, count: int, name: str = "one") -> list[str]:
 
 def is_alive(pid: int) -> bool:
     # Grandchildren become zombies of whoever adopts them, which in a container may be nobody.
-    return groups._status(pid) is not None and groups._status(pid).state not in "ZX"  # type: ignore[union-attr]
+    status = groups._status(pid)
+    return status is not None and status.state not in "ZX"
 
 
 def is_dead(pid: int) -> bool:
