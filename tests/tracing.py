@@ -6,11 +6,13 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
@@ -52,30 +54,33 @@ def traced(master: int) -> Iterator[Trace]:
     if program is None:
         pytest.skip("strace is not installed (Debian package strace): the order of durability is not proven here")
     pids = [child.pid for child in psutil.Process(master).children(recursive=True)]
-    argv = [program, "-f", "-y", "-s", "96", "-e", f"trace={_CALLS}", "-e", "signal=none"]
+    argv = [program, "-f", "-y", "-s", "4096", "-e", f"trace={_CALLS}", "-e", "signal=none"]
     for pid in pids:
         argv += ["-p", str(pid)]
     trace = Trace()
-    process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    try:
-        _await_attached(process, pids)
-        yield trace
-    finally:
-        process.send_signal(signal.SIGINT)
-        _, text = process.communicate(timeout=_ATTACH_SECONDS)
-    trace.calls.extend(_calls(text))
+    # Not a pipe: a full one would stop strace, and with it whom it watches.
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=output)
+        try:
+            _await_attached(process, pids, output)
+            yield trace
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=_ATTACH_SECONDS)
+        trace.calls.extend(_calls(_text_of(output)))
 
 
-def _await_attached(process: subprocess.Popen[str], pids: list[int]) -> None:
+def _text_of(output: IO[str]) -> str:
+    output.seek(0)
+    return output.read()
+
+
+def _await_attached(process: subprocess.Popen[bytes], pids: list[int], output: IO[str]) -> None:
     """Every thread is traced when the kernel says so; strace's own word comes before the last of them."""
     deadline = time.monotonic() + _ATTACH_SECONDS
     while not all(_is_traced(task) for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()):
         if process.poll() is not None:
-            assert process.stderr is not None
-            pytest.skip(f"strace may not trace here (ptrace is not allowed?): {process.stderr.read().strip()}")
+            pytest.skip(f"strace may not trace here (ptrace is not allowed?): {_text_of(output).strip()}")
         assert time.monotonic() < deadline, "strace does not attach"
         time.sleep(0.01)
 
