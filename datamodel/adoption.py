@@ -14,8 +14,9 @@ from django.db import connection
 
 from datamodel import queries, rows, rules
 from datamodel.content import NewContent, artifact_of
-from datamodel.operations import lock_uri, serialized
+from datamodel.operations import lock_uri
 from datamodel.rules import ArtifactRow, Located
+from datamodel.transactions import serialized
 from datamodel.uris import ArtifactUri
 
 

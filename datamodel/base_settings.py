@@ -86,6 +86,17 @@ MIDDLEWARE = [
     "datamodel.middleware.LoginMiddleware",
     "datamodel.middleware.RestorationMiddleware",
 ]
+# What only pages need, whose browser sends cookies (`application.py`).
+PAGE_MIDDLEWARE = frozenset(
+    {
+        "whitenoise.middleware.WhiteNoiseMiddleware",
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.middleware.csrf.CsrfViewMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "django.contrib.messages.middleware.MessageMiddleware",
+        "datamodel.middleware.LoginMiddleware",
+    }
+)
 
 TEMPLATES: list[dict[str, Any]] = [
     {

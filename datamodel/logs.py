@@ -25,6 +25,7 @@ _TOKENS = re.compile(
     re.ASCII,
 )
 
+_QUOTED = re.compile(r'[\s"=]')
 
 _STDERR = 2
 
@@ -69,7 +70,7 @@ class LineHandler(logging.Handler):
 
 def _value(value: object) -> str:
     text = str(value)
-    return text if text and text.isprintable() and not re.search(r'[\s"=]', text) else json.dumps(text)
+    return text if text and text.isprintable() and not _QUOTED.search(text) else json.dumps(text)
 
 
 class Work:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.utils.cache import patch_vary_headers
 
 from datamodel import metrics, rates
 from datamodel.errors import RestoringError, TooManyRequestsError
 from datamodel.logs import request_id
+from datamodel.permissions import Caller
 from datamodel.problems import known_error, problem_response, unexpected_response, wants_plain
 from datamodel.restoration import gate
 
@@ -44,7 +46,7 @@ class RequestLogMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         given = request.headers.get("X-Request-ID", "")
-        identity = given if _SAFE_ID.match(given) else uuid.uuid4().hex[:12]
+        identity = given if _SAFE_ID.match(given) else secrets.token_hex(6)
         bound = request_id.set(identity)
         started = time.monotonic()
         try:
@@ -87,6 +89,10 @@ class AnswerMiddleware:
             response.content = b"" if request.method == "HEAD" else response.content
         is_admin = request.resolver_match is not None and "admin" in request.resolver_match.app_names
         response.headers.setdefault("Content-Security-Policy", PAGE_POLICY if is_admin else CONTENT_POLICY)
+        caller: Caller | None = getattr(request, "caller", None)
+        if caller is not None and caller.is_anonymous:
+            # What nobody known is told, no cache shall tell those whom we know.
+            patch_vary_headers(response, ["Authorization", "Cookie"])
         rates.set_headers(request, response)
         return response
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import psycopg
-from django.db import transaction
+from django.db import connection, transaction
 
 from datamodel import direct
 
@@ -35,7 +35,10 @@ UNHEARD_SECONDS = 5.0
 
 def announce() -> None:
     """Rings the doorbell once the current transaction has committed (at once outside one)."""
-    transaction.on_commit(_announcer.ring)
+    if connection.in_atomic_block:
+        transaction.on_commit(_announcer.ring)
+    else:
+        _announcer.ring()
 
 
 class _Outage:

@@ -7,26 +7,22 @@ Every door (PUT, file sync, harvest, recovery) ends in these. Each returns the i
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeVar
 
-from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection
 
 from datamodel import notify, queries, rows, rules
 from datamodel.audit.pending import note_refusal
 from datamodel.audit.recording import record, values_of
 from datamodel.audit.rules import Action
 from datamodel.content import NewContent, artifact_of
-from datamodel.errors import ArtifactNotFoundError, PreconditionFailedError, RaceLostError, StateConflictError
+from datamodel.errors import ArtifactNotFoundError, PreconditionFailedError, StateConflictError
 from datamodel.prepared import prepared_cursor
 from datamodel.queries import KnownArtifact, RetiredRow
 from datamodel.rules import ArtifactRow, Located, PutMeaning
+from datamodel.transactions import is_race, serialized
 from datamodel.uris import ArtifactUri
-
-_ATTEMPTS = 5
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +50,6 @@ class Recorded:
     txid: int
 
 
-def serialized(operation: Callable[[], _Result]) -> _Result:
-    """Run `operation` in one transaction, again when another writer of the same rows came first.
-
-    Raises `RaceLostError` when that happened too often.
-    """
-    for _ in range(_ATTEMPTS):
-        try:
-            with transaction.atomic():
-                result = operation()
-                notify.announce()
-                return result
-        except IntegrityError:
-            continue
-        except OperationalError as error:
-            if getattr(error.__cause__, "sqlstate", "") not in {"40001", "40P01"}:
-                raise
-    raise RaceLostError("other requests were changing the same artifact; try again")
-
-
 def record_stored(
     *,
     uri: ArtifactUri,
@@ -86,6 +63,10 @@ def record_stored(
     for identical content only `reaffirmed_at` and the location of the new bytes (those that were here become obsolete).
     Raises `PreconditionFailedError` and `RaceLostError`; the caller then makes the bytes obsolete.
     """
+    if superseded is None and not preconditions.if_match and not connection.in_atomic_block:
+        created = _create(uri, content)
+        if created is not None:
+            return created
     return serialized(lambda: _record_stored(uri, content, preconditions, superseded))
 
 
@@ -164,7 +145,7 @@ def lock_uri(uri: ArtifactUri) -> tuple[KnownArtifact | None, datetime, int]:
     Two statements: the second one's snapshot must be taken after the lock was granted.
     """
     with prepared_cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [uri.value])
+        cursor.execute(f"SELECT {queries.URI_LOCK_SQL}", {"uri": uri.value})
         return queries.lock_artifact(cursor, uri.value)
 
 
@@ -176,6 +157,23 @@ def check_preconditions(preconditions: Preconditions, existing: ArtifactRow | No
         raise PreconditionFailedError("If-Match does not hold: the artifact has changed or is not here", etag=etag)
     if unwanted and etag is not None and ("*" in unwanted or etag in unwanted):
         raise PreconditionFailedError("If-None-Match does not hold: the artifact exists", etag=etag)
+
+
+def _create(uri: ArtifactUri, content: NewContent) -> Recorded | None:
+    """What most PUTs are, in one round trip: the first content of a uri. None when it is not, or another writer came first."""
+    meaning = PutMeaning.CREATE
+    told = {"id": str(content.artifact_id), "meaning": meaning.value, "checksum": content.content_checksum}
+    try:
+        created = rows.create_artifact(uri, content, values_of(Action.PUT, uri.value, details=told))
+    except (IntegrityError, OperationalError) as error:
+        if isinstance(error, OperationalError) and not is_race(error):
+            raise
+        return None
+    if created is None:
+        return None
+    notify.announce()
+    now, txid = created
+    return Recorded(artifact_of(uri, content, when=now, now=now), meaning, txid)
 
 
 def _record_stored(

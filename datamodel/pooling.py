@@ -12,6 +12,8 @@ from psycopg.pq import TransactionStatus
 
 # A network that swallows packets says nothing: so often the server is asked all the same.
 _ASK_SECONDS = 10.0
+# Who was looked at a moment ago is believed: under load each connection is handed out hundreds of times a second.
+_LOOK_SECONDS = 0.02
 
 
 class PooledConnection(Connection[Any]):
@@ -21,6 +23,7 @@ class PooledConnection(Connection[Any]):
     """
 
     _asked_at = float("-inf")
+    _looked_at = float("-inf")
 
     def execute(
         self, query: Query, params: Params | None = None, *, prepare: bool | None = None, binary: bool = False
@@ -28,15 +31,18 @@ class PooledConnection(Connection[Any]):
         """As psycopg's; an empty statement is sent only if something seems wrong, or none was for ten seconds."""
         if query == "":
             now = time.monotonic()
-            if now - self._asked_at < _ASK_SECONDS and self._is_silent():
+            if now - self._asked_at < _ASK_SECONDS and self._is_silent(now):
                 return self.cursor()
             self._asked_at = now
         return super().execute(query, params, prepare=prepare, binary=binary)  # type: ignore[arg-type]  # its overloads know templates
 
-    def _is_silent(self) -> bool:
+    def _is_silent(self, now: float) -> bool:
         """Nothing has come that nobody asked for, and nothing is left of what was asked."""
-        if self.closed or self.info.transaction_status is not TransactionStatus.IDLE:
+        if self.closed or self.pgconn.transaction_status != TransactionStatus.IDLE:
             return False
+        if now - self._looked_at < _LOOK_SECONDS:
+            return True
+        self._looked_at = now
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
         return not poll.poll(0)

@@ -10,9 +10,10 @@ import hashlib
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 from django.db import connection
 
@@ -26,11 +27,11 @@ _MAX_TXID = 2**63 - 1
 _UUID = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 _CURSOR = re.compile(rf"([0-9a-f]{{16}})\.([0-9]{{1,19}})\.{_UUID}\Z")
 _POSITION = re.compile(rf"{_UUID}\.([0-9a-f]{{16}})\.([0-9]{{1,19}})\Z")
-_IDENTITY_SQL = """
-    SELECT i.inventory_id, i.epoch, i.system_identifier, i.timeline, s.system_identifier, c.timeline_id,
-        i.events_gone_txid, i.events_gone_at
-    FROM inventory_identity i, pg_control_system() s, pg_control_checkpoint() c WHERE i.id = 1
+IDENTITY_COLUMNS = """
+    i.inventory_id, i.epoch, i.system_identifier, i.timeline, s.system_identifier, c.timeline_id, i.events_gone_txid,
+    i.events_gone_at
 """
+IDENTITY_TABLES = "inventory_identity i, pg_control_system() s, pg_control_checkpoint() c"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,12 @@ class Identity:
 def read_identity() -> Identity:
     """Asks the database. Raises `NotConfiguredError` before `manage.py provision` has run."""
     with connection.cursor() as cursor:
-        cursor.execute(_IDENTITY_SQL)
-        row = cursor.fetchone()
+        cursor.execute(f"SELECT {IDENTITY_COLUMNS} FROM {IDENTITY_TABLES} WHERE i.id = 1")
+        return identity_from(cursor.fetchone())
+
+
+def identity_from(row: Sequence[Any] | None) -> Identity:
+    """From IDENTITY_COLUMNS. Raises `NotConfiguredError` when there was no row."""
     if row is None:
         raise NotConfiguredError("this inventory has no identity yet: run manage.py provision")
     inventory_id, epoch, stamped_system, stamped_timeline, system, timeline, gone_txid, gone_at = row

@@ -27,6 +27,8 @@ _STORED_SQL = f"""
     SELECT {ARTIFACT_COLUMNS}, l.storage_id, l.storage_bucket
     FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id
 """
+# Against other writers of the same uri, known or not, until the end of the transaction.
+URI_LOCK_SQL = "pg_advisory_xact_lock(hashtextextended(%(uri)s::text, 0))"
 _LOCKED_SQL = f"""
     WITH known AS ({_STORED_SQL} WHERE a.uri = %s FOR UPDATE OF a)
     SELECT inventory_now(), {TXID_SQL}, known.* FROM (VALUES (1)) AS one LEFT JOIN known ON true

@@ -12,9 +12,12 @@ from django.db import connection
 
 from datamodel import rules
 from datamodel.audit.recording import INSERT_SQL, Values
+from datamodel.content import NewContent
 from datamodel.positions import TXID_SQL
-from datamodel.prepared import prepared_cursor
+from datamodel.prepared import prepared_cursor, prepared_rows
+from datamodel.queries import URI_LOCK_SQL
 from datamodel.rules import ArtifactRow, Located
+from datamodel.uris import ArtifactUri
 
 _RETIRE_SQL = """
     INSERT INTO retired_artifact (id, uri, content_checksum, content_sha256, content_length, content_type,
@@ -30,19 +33,38 @@ _RETIRE_SQL = """
         storage_id = excluded.storage_id, storage_bucket = excluded.storage_bucket, state_at = excluded.state_at
     WHERE retired_artifact.state = 'purged'
 """
-_INSERT_SQL = """
+_BORN_SQL = """
     INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, content_type,
         content_encoding, last_modified, meta_checksum, content_sha256, meta_modified_at, txid)
-    VALUES (%(id)s, %(uri)s, %(uri_bucket)s, %(content_checksum)s, %(content_last_modified)s, %(content_length)s,
-        %(content_type)s, %(content_encoding)s, %(last_modified)s, %(meta_checksum)s, %(content_sha256)s,
-        %(meta_modified_at)s, 0)
+    SELECT %(id)s, %(uri)s::text, %(uri_bucket)s::text, %(content_checksum)s::text, {content_last_modified},
+        %(content_length)s::bigint, %(content_type)s::text, %(content_encoding)s::text, {last_modified}, {meta_checksum},
+        %(content_sha256)s, {meta_modified_at}, 0
 """
+_STAMPS = ("content_last_modified", "last_modified", "meta_checksum", "meta_modified_at")
+_INSERT_SQL = _BORN_SQL.format(**{name: f"%({name})s" for name in _STAMPS})
 _PLACE_SQL = """
     INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at)
-    VALUES (%(id)s, %(storage_id)s, %(storage_bucket)s, inventory_now())
+    SELECT %(id)s, %(storage_id)s, %(storage_bucket)s, inventory_now()
 """
 _INSERT_STORED_SQL = f"WITH born AS ({_INSERT_SQL}) {_PLACE_SQL}"
 _INSERT_RECORDED_SQL = f"WITH born AS ({_INSERT_SQL}), placed AS ({_PLACE_SQL}) {INSERT_SQL}"
+# Its snapshot is older than the lock that it waits for. What came under this uri meanwhile makes the insert fail, and what went
+# meanwhile is still seen: in neither case anything is written.
+_CREATE_SQL = f"""
+    WITH locked AS MATERIALIZED (SELECT {URI_LOCK_SQL}),
+    at AS MATERIALIZED (SELECT inventory_now() AS now FROM locked WHERE NOT EXISTS (SELECT FROM artifact WHERE uri = %(uri)s)),
+    born AS ({
+    _BORN_SQL.format(
+        content_last_modified="now",
+        last_modified="now",
+        meta_checksum="artifact_meta_checksum(%(id)s, %(uri)s::text, %(uri_bucket)s::text, %(content_checksum)s::text, now, "
+        "%(content_length)s::bigint, %(content_type)s::text, %(content_encoding)s::text)",
+        meta_modified_at="now",
+    )
+} FROM at),
+    placed AS ({_PLACE_SQL} FROM at), told AS ({INSERT_SQL} FROM at)
+    SELECT now, {TXID_SQL} FROM at
+"""
 
 
 def retire_artifacts(artifact_ids: Sequence[uuid.UUID], *, died_at: datetime) -> None:
@@ -96,6 +118,28 @@ def insert_recorded(row: ArtifactRow, located: Located, entry: Values) -> None:
     place = {"storage_id": located.storage_id, "storage_bucket": located.storage_bucket}
     with prepared_cursor() as cursor:
         cursor.execute(_INSERT_RECORDED_SQL, _insert_values(row) | place | entry)
+
+
+def create_artifact(uri: ArtifactUri, content: NewContent, entry: Values) -> tuple[datetime, int] | None:
+    """A new artifact with its location and its entry of the audit, by one statement that is a transaction of its own, if nothing
+    is known of the uri: its time and transaction. None, and nothing is done, where something is known.
+
+    Raises `IntegrityError` when another writer of the uri came first.
+    """
+    values = {
+        "id": content.artifact_id,
+        "uri": uri.value,
+        "uri_bucket": uri.bucket,
+        "content_checksum": content.content_checksum,
+        "content_length": content.content_length,
+        "content_type": content.content_type,
+        "content_encoding": content.content_encoding,
+        "content_sha256": content.content_sha256,
+        "storage_id": content.located.storage_id,
+        "storage_bucket": content.located.storage_bucket,
+    }
+    made = prepared_rows(_CREATE_SQL, values | entry)
+    return (made[0][0], made[0][1]) if made else None
 
 
 def insert_location(artifact_id: uuid.UUID, uri: str, located: Located) -> None:

@@ -2,9 +2,9 @@
 
 import os
 
-from django.core.wsgi import get_wsgi_application
+from datamodel.application import Application
 
 os.environ.setdefault("INVENTORY_ROLE", "global")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "global_inventory.settings")
 
-application = get_wsgi_application()
+application = Application()

@@ -103,8 +103,10 @@ class _NotAllNewError(Exception):
 
 def _insert_page(role: _Role) -> int:
     """A page of which nothing is known here goes in as it is, each index looked at once; else 0, and nothing is done."""
-    rows = _count("SELECT FROM harvested")
-    if not rows or _count(_KNOWN_SAMPLE):
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*), EXISTS ({_KNOWN_SAMPLE}) FROM harvested")
+        rows, is_some_known = cursor.fetchone()
+    if not rows or is_some_known:
         return 0
     try:
         with transaction.atomic():
@@ -112,7 +114,7 @@ def _insert_page(role: _Role) -> int:
                 raise _NotAllNewError
     except _NotAllNewError:
         return 0
-    return rows
+    return int(rows)
 
 
 def _renew_ours() -> int:

@@ -34,7 +34,7 @@ from datamodel.models import RemoteInventory
 from datamodel.service_tokens import Credential
 from datamodel.statements import UnbelievableStatementError
 from harvest.pages import QUERY_LENGTH, Page, PageQuery, Receiver
-from harvest.streams import EPOCH_HEADER
+from harvest.streams import DELETIONS_HEADER, EPOCH_HEADER
 
 _MEMORY_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
@@ -42,6 +42,8 @@ _JSON_BYTES = 1024 * 1024
 _PAGE_SECONDS = 300.0
 _HEARTBEAT_SECONDS = 10.0
 _REFUSALS = {400, 401, 403}
+# To so many peers connections stay open between turns.
+_PEERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def fetch_page(remote: Remote, query: PageQuery, *, heartbeat: Callable[[], None
             if now - last_beat > _HEARTBEAT_SECONDS:
                 heartbeat()
                 last_beat = now
-        return receiver.page(response.headers.get(EPOCH_HEADER))
+        return receiver.page(response.headers.get(EPOCH_HEADER), response.headers.get(DELETIONS_HEADER))
     except BaseException:
         rows.close()
         raise
@@ -163,7 +165,7 @@ def fetch_text(
 
 @functools.cache
 def _pool() -> urllib3.PoolManager:
-    return outbound.pool_manager(maxsize=4)
+    return outbound.pool_manager(num_pools=_PEERS, maxsize=4)
 
 
 def _get(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from django.conf import settings
@@ -25,13 +25,13 @@ from datamodel.errors import (
     RemoteProtocolError,
 )
 from datamodel.logs import unit_of_work
-from datamodel.models import HarvestState, InventoryIdentity, RemoteInventory
+from datamodel.models import HarvestState, InventoryIdentity
 from datamodel.positions import Cursor
 from datamodel.uris import Namespace
 from harvest import client, operations, queries
 from harvest.ahead import PageAhead
-from harvest.client import Remote
-from harvest.operations import Lease
+from harvest.client import Remote, RemoteNews
+from harvest.operations import Lease, Passed
 from harvest.pages import Page, PageQuery
 from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS, Stream
 
@@ -58,24 +58,58 @@ class Harvested:
     must_reconcile: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a remote has said to whoever waits for its news, and the cursors with which it was asked."""
+
+    progress: queries.Progress
+    news: RemoteNews
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it says which streams have rows after cursors that all had reached an end."""
+        return self.progress.is_complete and self.news.streams is not None and self.news.epoch == self.progress.epoch
+
+
+def harvest_heard(name: str, heard: Heard, *, on_change: Callable[[], None] = lambda: None) -> Harvested:
+    """Fetch and apply what was heard, at most one page of each stream and without asking again: who listens asks next anyway.
+
+    `is_complete`: we have it. `is_interrupted`: there is more to do than that, for `harvest`, and what could be done has been.
+    `is_busy`: another process is at it, or was faster. Raises and records as `harvest` does.
+    """
+    if not heard.is_clear:
+        return Harvested(is_interrupted=True)
+    found = _under_lease(name, lambda lease: _Turn(lease, 0.0, on_change).run_heard(heard), is_listeners=True)
+    return found or Harvested(is_busy=True)
+
+
 def harvest(name: str, *, turn_seconds: float | None = None, on_change: Callable[[], None] = lambda: None) -> Harvested:
     """Harvest one remote under its lease; `on_change` is called after each batch that changed rows.
 
     Raises what `client.py` and `operations.apply_batch` raise, after recording it as the remote's last error. A repeat goes
     on where the last committed batch ended.
     """
+    seconds = TURN_SECONDS if turn_seconds is None else turn_seconds
+    found = _under_lease(name, lambda lease: _Turn(lease, seconds, on_change).run(), is_listeners=False)
+    return found or Harvested(is_interrupted=True)
+
+
+def _under_lease(name: str, take_turn: Callable[[Lease], Harvested], *, is_listeners: bool) -> Harvested | None:
+    """One turn, if nobody else is at it. None, and no failure: someone else moved the cursor (a changed policy) or took the lease,
+    and what is left is another turn's.
+    """
     lease = operations.claim_remote(name)
     if lease is None:
         return Harvested(is_busy=True)
-    with recording_failure(lambda error: operations.release_remote(lease, error=error)):
-        try:
-            with unit_of_work(logger, "harvest", remote=name) as work:
-                found = _Turn(lease, TURN_SECONDS if turn_seconds is None else turn_seconds, on_change).run()
-                work.note(rows=found.rows, changed=found.changed, rejected=found.rejected, complete=found.is_complete)
-                return found
-        except RaceLostError:
-            # Someone else moved the cursor (a changed policy) or took the lease: what is left is another turn's.
-            return Harvested(is_interrupted=True)
+
+    def release(error: str) -> None:
+        operations.release_remote(lease, error=error, is_listeners=is_listeners)
+
+    with recording_failure(release), suppress(RaceLostError), unit_of_work(logger, "harvest", remote=name) as work:
+        found = take_turn(lease)
+        work.note(rows=found.rows, changed=found.changed, rejected=found.rejected, complete=found.is_complete)
+        return found
+    return None
 
 
 @contextmanager
@@ -104,12 +138,17 @@ class _Turn:
 
     def __init__(self, lease: Lease, seconds: float, on_change: Callable[[], None]) -> None:
         self._lease = lease
-        self._remote = Remote.of(RemoteInventory.objects.get(id=lease.remote_id))
+        self._remote = Remote.of(lease.remote)
         self._deadline = time.monotonic() + seconds
         self._on_change = on_change
         self._found = Harvested()
-        # Streams that the remote has said to have nothing: their cursors have been moved on, they are not asked for.
+        # Streams that the remote has said to have nothing are not asked for; their cursors move with the next batch.
         self._quiet: frozenset[str] = frozenset()
+        self._passed: list[Passed] = []
+        # Cursors as they were read under the lease, until one is moved.
+        self._states: Mapping[tuple[str, str], HarvestState] = {}
+        # What a turn of the listener cannot do at once it leaves to another.
+        self._is_heard = False
 
     def run(self) -> Harvested:
         """Passes until the remote has no news; news that arrive meanwhile are in the next pass."""
@@ -126,6 +165,21 @@ class _Turn:
             if self._is_over() or not self._pass():
                 return replace(self._found, is_interrupted=True)
 
+    def run_heard(self, heard: Heard) -> Harvested:
+        """One pass over what was heard, if it was said by whom we know and of cursors that still are where they were."""
+        progress = queries.progress(self._lease.remote_id)
+        if progress.cursors != heard.progress.cursors:
+            return Harvested(is_busy=True)
+        if heard.news.inventory_id != self._lease.remote.inventory_id:
+            return Harvested(is_interrupted=True)
+        self._is_heard = True
+        self._believe(heard.news, progress)
+        try:
+            is_done = self._pass()
+        except (CursorGoneError, HistoryGoneError):
+            is_done = False
+        return replace(self._found, is_complete=is_done, is_interrupted=not is_done)
+
     def _ask(self, progress: queries.Progress) -> bool:
         """Whether the remote has nothing for us. Who it is comes with the answer."""
         try:
@@ -133,18 +187,25 @@ class _Turn:
         except CursorGoneError:
             for stream in queries.harvested_streams():
                 operations.restart_stream(self._lease, stream)
-            self._quiet = frozenset()
+            self._quiet, self._passed, self._states = frozenset(), [], {}
             return False
         is_settled = progress.is_complete and not news.has_rows
         operations.record_contact(self._lease, inventory_id=news.inventory_id, is_settled=is_settled)
-        if news.has_rows and news.streams is not None and news.epoch == progress.epoch:
-            quiet = [stream.name for stream in queries.harvested_streams() if stream.name not in news.streams]
-            self._quiet = operations.pass_over(
-                self._lease, names=quiet, cursor=Cursor.below(news.epoch, news.settled + 1)
-            )
-        else:
-            self._quiet = frozenset()
+        self._believe(news, progress)
         return is_settled
+
+    def _believe(self, news: RemoteNews, progress: queries.Progress) -> None:
+        """Which streams are not asked for: those that have nothing new, and whose cursor can be moved to where that holds."""
+        self._quiet, self._passed, self._states = frozenset(), [], progress.states
+        if not news.has_rows or news.streams is None or news.epoch != progress.epoch:
+            return
+        cursor = Cursor.below(news.epoch, news.settled + 1)
+        self._quiet = frozenset(
+            name
+            for (name, selector), state in progress.states.items()
+            if not selector and name not in news.streams and state.is_complete and state.cur_txid <= cursor.txid
+        )
+        self._passed = [Passed(tuple(self._quiet), cursor)] if self._quiet else []
 
     def _pass(self) -> bool:
         """Every stream to its end; whether there was time for that."""
@@ -155,9 +216,11 @@ class _Turn:
             is_done = all(self._drain(stream) for stream in before) and self._artifacts("")
         else:
             is_done = all(self._drain(stream) for stream in asked)
-        return is_done and all(
-            self._artifacts(backfill.selector) for backfill in queries.backfills(self._lease.remote_id)
-        )
+        if self._passed:
+            operations.pass_over(self._lease, self._passed)
+            self._passed, self._states = [], {}
+        backfills = [] if self._is_heard else queries.backfills(self._lease.remote_id)
+        return is_done and all(self._artifacts(backfill.selector) for backfill in backfills)
 
     def _drain(self, stream: Stream) -> bool:
         while True:
@@ -173,7 +236,9 @@ class _Turn:
         while True:
             with page, self._ahead_of(page, selector) as ahead:
                 # After the page was fetched, however long ago: the deletions that are older than it.
-                if not self._drain(DELETED_ARTIFACTS):
+                if self._has_deletions_of(page):
+                    self._pass_deletions(page)
+                elif not self._drain(DELETED_ARTIFACTS):
                     return False
                 self._apply(page, selector)
                 if not page.more:
@@ -186,10 +251,22 @@ class _Turn:
             operations.join_backfill(self._lease, selector)
         return True
 
+    def _has_deletions_of(self, page: Page) -> bool:
+        """Whether we have every deletion that there was when the page was made, as the remote says with it."""
+        state = self._state(DELETED_ARTIFACTS, "")
+        is_known = state.is_complete and state.epoch == page.epoch
+        return is_known and page.deletions is not None and state.cur_txid >= page.deletions
+
+    def _pass_deletions(self, page: Page) -> None:
+        """What is not asked for moves all the same: there is no deletion between our cursor and the end of the page."""
+        if DELETED_ARTIFACTS.name not in self._quiet:
+            end = Cursor.below(page.epoch, page.next_cursor.txid + 1)
+            self._passed.append(Passed((DELETED_ARTIFACTS.name,), end))
+
     @contextmanager
     def _ahead_of(self, page: Page, selector: str) -> Iterator[PageAhead | None]:
         """What follows the page, on its way while this block runs."""
-        if not page.more:
+        if not page.more or self._is_over():
             yield None
             return
         ahead = PageAhead(self._remote, replace(self._query(ARTIFACTS, selector), cursor=page.next_cursor))
@@ -203,10 +280,13 @@ class _Turn:
 
     def _fetch(self, stream: Stream, selector: str) -> Page:
         """The page after our cursor; a cursor that the remote no longer knows goes back to the start, once."""
+        if self._is_heard:
+            return self._fetch_once(stream, selector)
         try:
             return self._fetch_once(stream, selector)
         except HistoryGoneError as gone:
             operations.skip_history(self._lease, stream, cursor=str(gone.fields["cursor"]), reason=gone.detail)
+            self._states = {}
             self._found = replace(self._found, must_reconcile=True)
             return self._fetch_once(stream, selector)
         except CursorGoneError as gone:
@@ -215,6 +295,7 @@ class _Turn:
                 extra={"facts": {"remote": self._lease.name, "stream": stream.name, "reason": gone.detail}},
             )
             operations.restart_stream(self._lease, stream, selector)
+            self._states = {}
             return self._fetch_once(stream, selector)
 
     def _fetch_once(self, stream: Stream, selector: str) -> Page:
@@ -224,7 +305,7 @@ class _Turn:
         return client.fetch_page(self._remote, query, heartbeat=self._renew)
 
     def _query(self, stream: Stream, selector: str) -> PageQuery:
-        state = HarvestState.objects.get(remote_id=self._lease.remote_id, name=stream.name, selector=selector)
+        state = self._state(stream, selector)
         namespaces: tuple[Namespace, ...] = ()
         holder = None
         if settings.INVENTORY_ROLE == "global":
@@ -236,8 +317,15 @@ class _Turn:
         limit = min(settings.INVENTORY_HARVEST_BATCH, _MOST_ROWS)
         return PageQuery(stream, queries.cursor_of(state), limit, namespaces, holder)
 
+    def _state(self, stream: Stream, selector: str) -> HarvestState:
+        known = self._states.get((stream.name, selector))
+        if known is not None:
+            return known
+        return HarvestState.objects.get(remote_id=self._lease.remote_id, name=stream.name, selector=selector)
+
     def _apply(self, page: Page, selector: str = "") -> None:
-        applied = operations.apply_batch(lease=self._lease, page=page, selector=selector)
+        applied = operations.apply_batch(lease=self._lease, page=page, selector=selector, passed=self._passed)
+        self._passed, self._states = [], {}
         self._found = replace(
             self._found,
             rows=self._found.rows + applied.rows,

@@ -18,17 +18,49 @@ from django.db import connection, transaction
 
 from datamodel.errors import CursorGoneError, HistoryGoneError, NotConfiguredError
 from datamodel.identity import FEED_TABLES
-from datamodel.positions import HORIZON_SQL, Cursor, Identity, read_identity
+from datamodel.positions import (
+    HORIZON_SQL,
+    IDENTITY_COLUMNS,
+    IDENTITY_TABLES,
+    Cursor,
+    Identity,
+    identity_from,
+)
+from datamodel.prepared import prepared_cursor
 from datamodel.reach import EVERYWHERE, Reach
 from datamodel.uris import Namespace, prefix_upper_bound
 from harvest.expiry import EVENT_TABLES
-from harvest.streams import ARTIFACTS, END_MARK, HEADER_MARK, LIMITED_MARK, PROTOCOL_VERSION, STREAMS, Stream
+from harvest.streams import (
+    ARTIFACTS,
+    DELETED_ARTIFACTS,
+    END_MARK,
+    HEADER_MARK,
+    LIMITED_MARK,
+    PROTOCOL_VERSION,
+    STREAMS,
+    Stream,
+)
 
 _MEMORY_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 # A filter that matches few rows of very many must not run into the statement timeout: a page looks at no more rows than
 # this, and its cursor then stands after the last row it looked at.
 _SCAN_ROWS = 200_000
+_HORIZON = "(SELECT horizon FROM moment)"
+_MOMENT_SQL = "WITH moment AS MATERIALIZED (SELECT {} AS horizon) SELECT {} FROM {} WHERE i.id = 1".format(
+    HORIZON_SQL,
+    ", ".join(
+        [
+            _HORIZON,
+            # Not EXISTS: for a value that it does not know the planner would look through a table for its first match.
+            " OR ".join(f"coalesce((SELECT max(txid) FROM {table}) >= {_HORIZON}, FALSE)" for table in FEED_TABLES),
+            *(f"coalesce((SELECT max(txid) FROM {table} WHERE txid < {_HORIZON}), 0)" for table in FEED_TABLES),
+            IDENTITY_COLUMNS,
+        ]
+    ),
+    IDENTITY_TABLES,
+)
+_IDENTITY_AT = 2 + len(FEED_TABLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +108,11 @@ class Head:
     @property
     def settled(self) -> int:
         return max(self.identity.gone_txid, *self.newest.values())
+
+    @property
+    def deletions(self) -> int:
+        """Whoever has read deletions up to this transaction misses none; one whose event is gone counts, it must be told."""
+        return max(self.identity.gone_txid, self.newest[DELETED_ARTIFACTS.table])
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,19 +190,21 @@ def read_head() -> Head:
     """First in its transaction, which it makes read-only with one snapshot. Raises `NotConfiguredError`."""
     with connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        cursor.execute(f"SELECT {HORIZON_SQL}")
-        (horizon,) = cursor.fetchone()
-        newest = ", ".join(
-            f"coalesce((SELECT max(txid) FROM {table} WHERE txid < %(horizon)s), 0)" for table in FEED_TABLES
-        )
-        cursor.execute(f"SELECT {newest}", {"horizon": horizon})
-        newest_by_table = dict(zip(FEED_TABLES, cursor.fetchone(), strict=True))
-    identity = read_identity()
-    if not identity.is_current:
+    return _read_moment()[0]
+
+
+def _read_moment() -> tuple[Head, bool]:
+    """The head, and whether there are rows at or above its horizon: one statement, so of one snapshot."""
+    with prepared_cursor() as cursor:
+        cursor.execute(_MOMENT_SQL)
+        row = cursor.fetchone()
+    identity = identity_from(row[_IDENTITY_AT:] if row is not None else None)
+    if row is None or not identity.is_current:
         raise NotConfiguredError(
             "this database was restored from another cluster or timeline: run manage.py restamp_feed"
         )
-    return Head(identity, horizon, newest_by_table)
+    horizon, is_pending, *newest = row[:_IDENTITY_AT]
+    return Head(identity, horizon, dict(zip(FEED_TABLES, newest, strict=True))), is_pending
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +217,10 @@ class News:
 
 
 def read_news(epoch: str, after: int) -> News:
-    """Five index probes. An empty epoch is not compared. Raises `CursorGoneError`."""
-    with transaction.atomic():
-        head = read_head()
-        if epoch and (epoch != head.identity.epoch or after > head.horizon):
-            raise CursorGoneError("the position is of another epoch or above the horizon; start again without one")
-        with connection.cursor() as cursor:
-            above = " OR ".join(f"EXISTS (SELECT FROM {table} WHERE txid >= %(horizon)s)" for table in FEED_TABLES)
-            cursor.execute(f"SELECT {above}", {"horizon": head.horizon})
-            (is_pending,) = cursor.fetchone()
+    """Ten index probes. An empty epoch is not compared. Raises `CursorGoneError`."""
+    head, is_pending = _read_moment()
+    if epoch and (epoch != head.identity.epoch or after > head.horizon):
+        raise CursorGoneError("the position is of another epoch or above the horizon; start again without one")
     # Whoever has not passed the mark shall ask for events, to be told that they are gone.
     is_behind = 0 < after <= head.identity.gone_txid
     found = tuple(

@@ -1,7 +1,8 @@
 """Waiting for news: one long-poll per remote, each in a thread of its own, so that no remote delays another.
 
-News are passed on by a callable (a task is sent); harvesting is not done here. Whoever waits asks the cursors what is news, so
-a lost message costs a second, never a row.
+What was heard is harvested by that thread at once (a callable), at most a page of each stream; whatever takes more (the first
+meeting, a long past, a lost cursor) is a task for a worker. Whoever waits asks the cursors what is news, so a lost message
+costs a second, never a row.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from datamodel.models import RemoteInventory
 from datamodel.notify import news
 from harvest import client, queries
 from harvest.client import Remote
+from harvest.exchange import Harvested, Heard
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,11 @@ REFRESH_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 _LOOK_SECONDS = 0.02
+_FOR_A_WORKER = Harvested(is_interrupted=True)
+
+# What was heard from the remote of this name is harvested; a task for it is sent.
+Harvest = Callable[[str, Heard], Harvested]
+Send = Callable[[str], bool]
 
 
 class Pause:
@@ -49,10 +56,15 @@ class Pause:
 class RemoteListener:
     """Asks one remote for news again and again, until stopped."""
 
-    def __init__(self, remote: RemoteInventory, send: Callable[[str], bool]) -> None:
+    def __init__(self, remote: RemoteInventory, harvest: Harvest, send: Send) -> None:
         self._remote_id = remote.id
         self._remote = Remote.of(remote)
+        self._harvest = harvest
         self._send = send
+        # Held while a turn is taken.
+        self._turn = threading.Lock()
+        # At the last turn: who has news after the same again is not believed to have any.
+        self._cursors: object = None
         self._stopped = threading.Event()
         self._errors = Pause()
         self._resends = Pause()
@@ -66,8 +78,13 @@ class RemoteListener:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """The thread ends with its current request; it does nothing more."""
+        """The thread ends with its current request, or with the turn that it has begun; it does nothing more."""
         self._stopped.set()
+
+    def finish(self, seconds: float) -> None:
+        """After `stop`: wait so long for the end of a turn that was begun."""
+        if self._turn.acquire(timeout=max(seconds, 0)):
+            self._turn.release()
 
     def _run(self) -> None:
         while not self._stopped.is_set():
@@ -88,16 +105,27 @@ class RemoteListener:
         connection.close()
         try:
             found = client.fetch_news(self._remote, epoch=progress.epoch, after=progress.after, wait=WAIT_SECONDS)
-            has_news = found.has_rows
         except CursorGoneError:
-            has_news = True
-        if has_news and not self._stopped.is_set():
-            seen = news.count()
+            found = None
+        if found is not None and not found.has_rows:
+            return
+        seen = news.count()
+        with self._turn:
+            if self._stopped.is_set():
+                return
+            turn = _FOR_A_WORKER
+            if found is not None and progress.cursors != self._cursors:
+                self._cursors = progress.cursors
+                turn = self._harvest(self._remote.name, Heard(progress, found))
+        if turn.is_interrupted:
             self._send(self._remote.name)
+        if turn.is_complete:
+            self._resends.reset()
+        else:
             self._await_harvest(progress, seen)
 
     def _await_harvest(self, before: queries.Progress, seen: int) -> None:
-        """Until a harvest is past these news and over, so that they are not asked for at once again; at most a growing pause.
+        """Until another's harvest is past these news and over, so that they are not asked for at once again; at most a growing pause.
 
         After that the news are asked for anew, and if they are still news, the message is sent again: a harvest that was
         already past them when they came, or a message that was lost, is made good so.
@@ -126,7 +154,8 @@ class _Identity:
 class Listeners:
     """The listeners of all enabled remotes, kept in step with their table."""
 
-    def __init__(self, send: Callable[[str], bool]) -> None:
+    def __init__(self, harvest: Harvest, send: Send) -> None:
+        self._harvest = harvest
         self._send = send
         self._running: dict[str, tuple[_Identity, RemoteListener]] = {}
 
@@ -141,7 +170,7 @@ class Listeners:
                 listener.stop()
                 del self._running[name]
         for name in wanted.keys() - self._running.keys():
-            listener = RemoteListener(remotes[name], self._send)
+            listener = RemoteListener(remotes[name], self._harvest, self._send)
             listener.start()
             self._running[name] = (wanted[name], listener)
 
@@ -149,6 +178,11 @@ class Listeners:
     def names(self) -> set[str]:
         return set(self._running)
 
-    def stop(self) -> None:
-        for _, listener in self._running.values():
+    def stop(self, *, seconds: float = 0.0) -> None:
+        """Stop them all; turns that were begun get so long, for leases that are not given back last a minute."""
+        deadline = time.monotonic() + seconds
+        listeners = [listener for _, listener in self._running.values()]
+        for listener in listeners:
             listener.stop()
+        for listener in listeners:
+            listener.finish(deadline - time.monotonic())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -21,8 +21,8 @@ from datamodel.alarms.operations import raise_alarm
 from datamodel.alarms.rules import AlarmKind
 from datamodel.errors import InvalidRequestError, RaceLostError, RemoteProtocolError
 from datamodel.models import HarvestState, RemoteInventory
-from datamodel.operations import serialized
 from datamodel.positions import Cursor
+from datamodel.transactions import serialized
 from datamodel.uris import Namespace, namespace_filter
 from harvest import apply_artifacts, queries, rules, streams
 from harvest.apply_sites import apply_site
@@ -33,6 +33,19 @@ from harvest.streams import Stream
 LEASE = timedelta(seconds=settings.INVENTORY_HARVEST_LEASE_SECONDS)
 # One batch at a time is applied in an inventory: rows of two remotes meet in the same uris and tombstones.
 _APPLY_LOCK = 0x48415256
+_UNHURRIED = "(SELECT set_config('synchronous_commit', 'off', TRUE)) AS unhurried"
+_CLAIM_SQL = f"""
+    UPDATE remote_inventory r SET lease_holder = %s, lease_until = now() + make_interval(secs => %s) FROM {_UNHURRIED}
+    WHERE r.name = %s AND r.role = %s AND r.enabled AND (r.lease_until IS NULL OR r.lease_until < now())
+    RETURNING r.*
+"""
+_RELEASE_SQL = f"""
+    UPDATE remote_inventory r SET lease_holder = NULL, lease_until = NULL,
+        last_contact_at = CASE WHEN %s THEN now() ELSE r.last_contact_at END,
+        last_error = coalesce(nullif(%s, ''), r.last_error),
+        last_error_at = CASE WHEN %s <> '' THEN now() ELSE r.last_error_at END
+    FROM {_UNHURRIED} WHERE r.id = %s AND r.lease_holder = %s
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,16 @@ class Lease:
     remote_id: int
     name: str
     holder: uuid.UUID
+    # Its row when the lease was taken.
+    remote: RemoteInventory = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Streams of which the remote says that they have nothing new up to `cursor`: as good as an empty page of each."""
+
+    names: tuple[str, ...]
+    cursor: Cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +76,33 @@ class Applied:
     rejected: int
 
 
-def apply_batch(*, lease: Lease, page: Page, selector: str = "") -> Applied:
-    """Apply one page and move its cursor from the page's start to its end.
+def apply_batch(*, lease: Lease, page: Page, selector: str = "", passed: Sequence[Passed] = ()) -> Applied:
+    """Apply one page and move its cursor from the page's start to its end, and those of streams without news as `pass_over`.
 
-    Commits together: rows, tombstones, site locations, conflicts, rejections, the cursor and the renewed lease. Raises
+    Commits together: rows, tombstones, site locations, conflicts, rejections, the cursors and the renewed lease. Raises
     `RaceLostError` when the lease or the cursor is no longer what the page was fetched with, and `RemoteProtocolError`.
     Repeating a page changes nothing.
     """
-    return serialized(lambda: _apply_batch(lease, page, selector))
+
+    def apply() -> Applied:
+        applied = _apply_batch(lease, page, selector)
+        for each in passed:
+            _pass_over(lease, each)
+        return applied
+
+    return serialized(apply)
 
 
 def claim_remote(name: str) -> Lease | None:
     """The lease of an enabled remote of the role that we harvest; None when another process has it.
 
-    A holder that died loses it after a minute.
+    A holder that died loses it after a minute. The commit waits for no disk: every batch proves the claim, whatever is forgotten.
     """
     holder = uuid.uuid4()
-    is_free = Q(lease_until__isnull=True) | Q(lease_until__lt=Now())
-    claimed = RemoteInventory.objects.filter(is_free, name=name, enabled=True, role=queries.harvested_role())
-    if not claimed.update(lease_holder=holder, lease_until=Now() + LEASE):
-        return None
-    return Lease(RemoteInventory.objects.values_list("id", flat=True).get(name=name), name, holder)
+    values = [holder, LEASE.total_seconds(), name, queries.harvested_role()]
+    for remote in RemoteInventory.objects.raw(_CLAIM_SQL, values):
+        return Lease(remote.id, name, holder, remote)
+    return None
 
 
 def renew_lease(lease: Lease) -> None:
@@ -83,13 +112,15 @@ def renew_lease(lease: Lease) -> None:
         raise RaceLostError(f"the lease of {lease.name} is lost: another process harvests it, or it was disabled")
 
 
-def release_remote(lease: Lease, *, error: str = "") -> None:
-    """Give the lease back, which wakes the listener; an error is kept for the operator until the next success."""
-    held = RemoteInventory.objects.filter(id=lease.remote_id, lease_holder=lease.holder)
-    if error:
-        held.update(last_error=error[:2000], last_error_at=Now())
-    held.update(lease_holder=None, lease_until=None)
-    notify.announce()
+def release_remote(lease: Lease, *, error: str = "", is_listeners: bool = False) -> None:
+    """Give the lease back, which wakes the listener; an error is kept for the operator until the next success.
+
+    `is_listeners`: it was the listener's own turn, whose end wakes nobody; without an error the remote has answered it.
+    """
+    kept = error[:2000]
+    _execute(_RELEASE_SQL, [is_listeners and not error, kept, kept, lease.remote_id, lease.holder])
+    if not is_listeners:
+        notify.announce()
 
 
 def record_contact(lease: Lease, *, inventory_id: uuid.UUID, is_settled: bool) -> None:
@@ -112,20 +143,25 @@ def record_contact(lease: Lease, *, inventory_id: uuid.UUID, is_settled: bool) -
             HarvestState.objects.filter(remote_id=lease.remote_id).update(updated_at=Now())
 
 
-def pass_over(lease: Lease, *, names: Sequence[str], cursor: Cursor) -> frozenset[str]:
-    """The remote says that these streams have nothing new up to `cursor`: as good as an empty page of each.
-
-    Returns those whose cursor stands there now; a cursor that had not reached an end is left, and so is one beyond.
-    """
-    states = HarvestState.objects.filter(
-        remote_id=lease.remote_id, name__in=names, selector="", epoch=cursor.epoch, is_complete=True
-    )
+def pass_over(lease: Lease, passed: Sequence[Passed]) -> None:
+    """Move the cursors of streams without news; one that had not reached an end is left, and so is one beyond."""
     with transaction.atomic():
         renew_lease(lease)
-        moved = states.filter(cur_txid__lte=cursor.txid)
-        moved.update(cur_txid=cursor.txid, cur_id=cursor.row_id, updated_at=Now())
+        for each in passed:
+            _pass_over(lease, each)
         notify.announce()
-        return frozenset(moved.values_list("name", flat=True))
+
+
+def _pass_over(lease: Lease, passed: Passed) -> None:
+    cursor = passed.cursor
+    HarvestState.objects.filter(
+        remote_id=lease.remote_id,
+        name__in=passed.names,
+        selector="",
+        epoch=cursor.epoch,
+        is_complete=True,
+        cur_txid__lte=cursor.txid,
+    ).update(cur_txid=cursor.txid, cur_id=cursor.row_id, updated_at=Now())
 
 
 def start_states(lease: Lease) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,6 +20,7 @@ _LINE_BYTES = 8192
 _ROW_BYTES = 4096
 # The longest query that every server takes; more namespaces than fit are asked for by their schemes.
 QUERY_LENGTH = 6000
+_TRANSACTION = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Page:
     count: int
     next_cursor: Cursor
     more: bool
+    # The remote says that no deletion is newer than this transaction; None if it does not say.
+    deletions: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +101,7 @@ class Receiver:
         self._keep(self._held[:kept])
         self._held = self._held[kept:]
 
-    def page(self, epoch_header: str | None) -> Page:
+    def page(self, epoch_header: str | None, deletions_header: str | None = None) -> Page:
         """The whole page, proven."""
         words = self._held.decode("utf-8", "replace").split("\t")
         if self._header is None or words[0] != END_MARK or not self._held.endswith(b"\n") or len(words) < 5:
@@ -114,9 +118,9 @@ class Receiver:
         following = self._parse_cursor(cursor, epoch, more=more == "1")
         self._rows.seek(0)
         columns = tuple(self._header[1:])
-        return Page(
-            self._query.stream, self._query.cursor, epoch, columns, self._rows, self._count, following, more == "1"
-        )
+        deletions = int(deletions_header) if deletions_header and _TRANSACTION.fullmatch(deletions_header) else None
+        query, is_more = self._query, more == "1"
+        return Page(query.stream, query.cursor, epoch, columns, self._rows, self._count, following, is_more, deletions)
 
     def _parse_header(self, line: bytes) -> list[str]:
         """Epoch and columns. A newer protocol version may add columns and words to the end line, never take any away."""

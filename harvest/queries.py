@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -25,13 +25,15 @@ _DELAY_SHARE = 4
 class Progress:
     """Which rows of a remote are news to us: those at or after transaction `after` of `epoch`.
 
-    `is_complete` is false while a stream or backfill has not reached an end. `cursors` differ whenever anything has moved.
+    `is_complete` is false while a stream or backfill has not reached an end. `cursors` differ whenever anything has moved;
+    `states` are the rows that all this was read from, by name and selector.
     """
 
     epoch: str
     after: int
     is_complete: bool
     cursors: tuple[tuple[str, str, str, int, str], ...]
+    states: Mapping[tuple[str, str], HarvestState] = field(repr=False, compare=False)
 
 
 def harvested_role() -> str:
@@ -64,14 +66,14 @@ def progress(remote_id: int) -> Progress:
     """From the cursors: the least advanced one counts."""
     states = list(HarvestState.objects.filter(remote_id=remote_id).order_by("name", "selector"))
     cursors = tuple((s.name, s.selector, s.epoch, s.cur_txid, str(s.cur_id)) for s in states)
-    main = {state.name: state for state in states if not state.selector}
-    needed = [main.get(stream.name) for stream in harvested_streams()]
+    by_name = {(state.name, state.selector): state for state in states}
+    needed = [by_name.get((stream.name, "")) for stream in harvested_streams()]
     begun = [state for state in needed if state is not None and state.epoch]
     epochs = {state.epoch for state in begun}
     if len(begun) < len(needed) or len(epochs) != 1:
-        return Progress("", 0, is_complete=False, cursors=cursors)
+        return Progress("", 0, is_complete=False, cursors=cursors, states=by_name)
     is_complete = all(state.is_complete for state in states) and not any(state.selector for state in states)
-    return Progress(epochs.pop(), min(state.cur_txid for state in begun) + 1, is_complete, cursors)
+    return Progress(epochs.pop(), min(state.cur_txid for state in begun) + 1, is_complete, cursors, by_name)
 
 
 def is_past(remote_id: int, before: Progress) -> bool:

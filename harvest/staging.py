@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 _CHUNK_BYTES = 256 * 1024
 # The list of what was set aside is for an operator's eye, and no peer shall fill our disk with it.
 _LISTED_PER_PAGE = 100
+# So few are read faster than an index on them is made.
+_UNINDEXED_ROWS = 200
 _ROW_TEXT_LENGTH = 2000
 # Earlier than any inventory; a clock may be a day ahead, but a time beyond that would win every comparison for ever. Compared
 # as it is written, for that is the order of times, too.
@@ -41,8 +43,10 @@ def stage(page: Page, *, remote_id: int) -> int:
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE TEMP TABLE harvested ON COMMIT DROP AS {_typed_rows(page.stream)}")
         # Two states of one id in one page are nothing to complain of: the later one stands.
-        rejected = page.count - _different_rows(page.stream) if cursor.rowcount < page.count else 0
-        cursor.execute("CREATE UNIQUE INDEX ON harvested (id)")
+        staged = cursor.rowcount
+        rejected = page.count - _different_rows(page.stream) if staged < page.count else 0
+        if staged > _UNINDEXED_ROWS:
+            cursor.execute("CREATE UNIQUE INDEX ON harvested (id)")
         if rejected:
             cursor.execute(_rejections(page.stream), {"remote": remote_id, "stream": page.stream.name})
     if rejected:

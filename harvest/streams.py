@@ -18,6 +18,8 @@ END_MARK = "#end"
 LIMITED_MARK = "limited"
 EPOCH_HEADER = "X-Inventory-Epoch"
 READER_HEADER = "x-inventory-reader"
+# With a page of artifacts: no deletion is newer than this transaction, or the event of it is gone.
+DELETIONS_HEADER = "X-Inventory-Deletions"
 
 # The model's rules for a canonical uri (reference 1.3): `%` only as the escape of a byte beyond ASCII.
 URI_FORM = r"^[A-Za-z][A-Za-z0-9+.-]*:(?!/)([A-Za-z0-9!'()*+,./:=@_~-]|%[89A-F][0-9A-F])*([A-Za-z0-9!'()*+,.=@_~-]|%[89A-F][0-9A-F])$"

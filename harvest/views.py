@@ -24,12 +24,12 @@ from datamodel.uris import Namespace, namespace_filter
 from datamodel.wire import time_text
 from harvest import feed, readers
 from harvest.feed import FeedPage, News, PageRequest
-from harvest.streams import ARTIFACTS, EPOCH_HEADER, READER_HEADER, STREAMS
+from harvest.streams import ARTIFACTS, DELETIONS_HEADER, EPOCH_HEADER, READER_HEADER, STREAMS
 
 MAX_LIMIT = 100_000
 MAX_WAIT_SECONDS = 30.0
 _FORMATS = {"tsv": "text/tab-separated-values; charset=utf-8", "ndjson": "application/x-ndjson"}
-_FIRST_PAUSE_SECONDS = 0.02
+_FIRST_PAUSE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 1.0
 
 
@@ -48,6 +48,8 @@ def stream_page(request: HttpRequest, stream: str) -> HttpResponseBase:
     response = StreamingHttpResponse(_lines(head, page, end), content_type=_FORMATS[form])
     response["Content-Length"] = str(len(head) + page.size + len(end))
     response[EPOCH_HEADER] = page.head.identity.epoch
+    if page.stream is ARTIFACTS:
+        response[DELETIONS_HEADER] = str(page.head.deletions)
     response["Cache-Control"] = "no-store"
     return response
 
@@ -121,12 +123,11 @@ def _wait(epoch: str, after: int, wait: float) -> News:
         left = deadline - time.monotonic()
         if found.streams or left <= 0 or news.is_closing:
             return found
-        if found.is_pending:
-            news.wait(seen, min(pause, left))
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
-        else:
-            news.wait(seen, left)
+        if news.wait(seen, min(pause, left) if found.is_pending else left):
+            # Whatever came now may be final soon, however long something else has kept us.
             pause = _FIRST_PAUSE_SECONDS
+        else:
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
 
 def _reader(request: HttpRequest, caller: Caller) -> uuid.UUID:

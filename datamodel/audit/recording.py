@@ -16,11 +16,11 @@ from datamodel.prepared import prepared_cursor
 
 _SUBJECT_LENGTH, _REASON_LENGTH = 600, 500
 
-# Also as the last part of a statement that is sent anyway (`rows.insert_artifact`): then recording costs no round trip.
+# Also as a part of a statement that is sent anyway (`rows`), which may go on with FROM: then recording costs no round trip.
 INSERT_SQL = """
     INSERT INTO audit_entry (who, method, address, action, subject, outcome, reason, request_id, count, details)
-    VALUES (%(audit_who)s, %(audit_method)s, %(audit_address)s, %(audit_action)s, %(audit_subject)s, %(audit_outcome)s,
-        %(audit_reason)s, %(audit_request_id)s, %(audit_count)s, %(audit_details)s)
+    SELECT %(audit_who)s, %(audit_method)s, %(audit_address)s, %(audit_action)s, %(audit_subject)s, %(audit_outcome)s,
+        %(audit_reason)s, %(audit_request_id)s, %(audit_count)s, %(audit_details)s
 """
 
 Values = dict[str, Any]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from django.db import connection
 
 from datamodel.positions import Position
-from datamodel.prepared import prepared_cursor
+from datamodel.prepared import prepared_rows
 from datamodel.queries import ARTIFACT_COLUMNS, artifact_from
 from datamodel.rules import ArtifactRow
 
@@ -55,17 +55,13 @@ class Passage:
 
 def located_artifact(uri: str) -> LocatedArtifact | None:
     """By canonical uri, with or without copies."""
-    with prepared_cursor() as cursor:
-        cursor.execute(_ONE_SQL, [uri])
-        row = cursor.fetchone()
-    return None if row is None else LocatedArtifact(artifact_from(row), frozenset(row[-1]))
+    rows = prepared_rows(_ONE_SQL, [uri])
+    return LocatedArtifact(artifact_from(rows[0]), frozenset(rows[0][-1])) if rows else None
 
 
 def brief_rows(uris: Sequence[str]) -> dict[str, BriefRow]:
     """By uri: (uri, id, checksum, length, SHA-256 in hex, ids of the holders joined by commas), for canonical uris."""
-    with prepared_cursor() as cursor:
-        cursor.execute(_MANY_SQL, [list(uris)])
-        return {row[0]: row for row in cursor.fetchall()}
+    return {row[0]: row for row in prepared_rows(_MANY_SQL, [list(uris)])}
 
 
 def passage(position: Position) -> Passage:

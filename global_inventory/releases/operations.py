@@ -15,8 +15,8 @@ from django.db import connection
 from datamodel.audit.recording import record_permissions, record_refusals
 from datamodel.audit.rules import Action
 from datamodel.checksums import Checksum
-from datamodel.operations import serialized
 from datamodel.rows import database_now
+from datamodel.transactions import serialized
 from global_inventory.held import operations as held, rules as held_rules
 from global_inventory.held.rules import Asked
 from global_inventory.releases import queries, rules

@@ -26,7 +26,7 @@ from datamodel.audit.acting import Actor
 from datamodel.audit.recording import record_removals
 from datamodel.audit.rules import Action as Word
 from datamodel.models import RemoteInventory
-from datamodel.operations import serialized
+from datamodel.transactions import serialized
 from harvest import apply_artifacts
 from harvest.operations import _APPLY_LOCK, Lease, renew_lease
 from harvest.pages import Page

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 from django.conf import settings
 from django.db import connection, transaction
 
-from datamodel import operations as model
 from datamodel.attachment import Arrival, attach_locations
 from datamodel.errors import ChecksumMismatchError, InventoryError, RaceLostError, RemoteError, StorageError
 from datamodel.rules import ArtifactRow, Located
+from datamodel.transactions import serialized
 from site_service.file_sync import attempts, rules
 from site_service.file_sync.attempts import Taken
 from site_service.file_sync.download import Download, Failure, Limits
@@ -209,7 +209,7 @@ class _Batch:
             return
         arrived, self._arrived = self._arrived, []
         sizes = {ending.artifact.id: ending.artifact.content_length for ending, _ in arrived}
-        attached = model.serialized(lambda: _record([arrival for _, arrival in arrived], sizes))
+        attached = serialized(lambda: _record([arrival for _, arrival in arrived], sizes))
         connection.close()
         for ending, arrival in arrived:
             ending.log(Reason.STORED if arrival.artifact_id in attached else Reason.OBSOLETE, is_ok=True)

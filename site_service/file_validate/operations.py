@@ -21,11 +21,12 @@ from datamodel.adoption import adopt_content, move_location, retire_content
 from datamodel.audit.recording import record
 from datamodel.audit.rules import Action as AuditAction
 from datamodel.errors import ArtifactNotFoundError, StateConflictError, StorageError
-from datamodel.operations import Preconditions, serialized
+from datamodel.operations import Preconditions
 from datamodel.queries import artifact_by_id
 from datamodel.restoration import refuse_while_restoring
 from datamodel.rows import database_now
 from datamodel.rules import ArtifactRow, Located
+from datamodel.transactions import serialized
 from datamodel.uris import ArtifactUri
 from site_service.file_validate import queries
 from site_service.file_validate.content import content_of

@@ -21,11 +21,11 @@ from datamodel.audit.rules import Action
 from datamodel.errors import InvalidRequestError, StateConflictError
 from datamodel.logs import unit_of_work
 from datamodel.models import Artifact
-from datamodel.operations import serialized
 from datamodel.queries import artifact_by_id, artifact_by_uri
 from datamodel.restoration import is_restoring, refuse_while_restoring
 from datamodel.rows import database_now
 from datamodel.rules import ArtifactRow, Located
+from datamodel.transactions import serialized
 from datamodel.uris import ArtifactUri
 from site_service.file_validate.content import content_of
 from site_service.file_validate.locks import lock_storage_id

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import connection
 
 from datamodel import queries as model_queries
-from datamodel.prepared import prepared_cursor
+from datamodel.prepared import prepared_rows
 from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact, artifact_from, rows_in_ranges
 from datamodel.reach import END, Reach
 from datamodel.rules import ArtifactRow, Located
@@ -75,16 +75,12 @@ class Entry:
 
 def file_state(uri: ArtifactUri) -> FileState:
     """By canonical uri, in one statement."""
-    with prepared_cursor() as cursor:
-        cursor.execute(_FILE_SQL, [uri.value])
-        return _state(cursor.fetchone())
+    return _state(prepared_rows(_FILE_SQL, [uri.value])[0])
 
 
 def file_states(uris: Iterable[ArtifactUri]) -> dict[str, FileState]:
     """All of them by canonical uri, in one statement."""
-    with prepared_cursor() as cursor:
-        cursor.execute(_FILES_SQL, [[uri.value for uri in uris]])
-        return {row[0]: _state(row) for row in cursor.fetchall()}
+    return {row[0]: _state(row) for row in prepared_rows(_FILES_SQL, [[uri.value for uri in uris]])}
 
 
 def _state(row: Sequence[Any]) -> FileState:

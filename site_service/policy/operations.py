@@ -9,8 +9,8 @@ from django.db import connection
 
 from datamodel.audit.recording import record
 from datamodel.audit.rules import Action
-from datamodel.operations import serialized
 from datamodel.restoration import refuse_while_restoring
+from datamodel.transactions import serialized
 from datamodel.uris import Namespace
 from harvest.operations import forget_namespaces, request_backfill
 from site_service.policy import queries

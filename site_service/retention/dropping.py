@@ -22,8 +22,8 @@ from datamodel.audit.rules import Action
 from datamodel.errors import RemoteError, RemoteRefusedError
 from datamodel.logs import unit_of_work
 from datamodel.models import InventoryIdentity
-from datamodel.operations import serialized
 from datamodel.restoration import is_restoring
+from datamodel.transactions import serialized
 from harvest.client import Remote
 from harvest.queries import load_selection
 from site_service.retention import releases

@@ -17,8 +17,8 @@ from datamodel.audit.recording import record
 from datamodel.audit.rules import Action
 from datamodel.errors import DeletionBrakeError, StateConflictError
 from datamodel.logs import unit_of_work
-from datamodel.operations import serialized
 from datamodel.rows import database_now
+from datamodel.transactions import serialized
 from datamodel.uris import Namespace, longest_namespace_sql, prefix_upper_bound
 from harvest.queries import load_selection
 from harvest.rules import Selection

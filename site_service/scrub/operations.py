@@ -23,6 +23,7 @@ from datamodel.errors import InvalidChecksumError, StorageUnavailableError
 from datamodel.representation import checksums_of
 from datamodel.rows import database_now
 from datamodel.rules import ArtifactRow, Located
+from datamodel.transactions import serialized
 from site_service.scrub import leases, queries, reading, rules
 from site_service.scrub.models import DamagedCopy
 from site_service.scrub.reading import Expected, Pace, Verdict
@@ -131,7 +132,7 @@ def take_out(*, artifact: ArtifactRow, located: Located, verdict: Verdict, found
     finding = verdict.finding
     if finding is None:
         return False
-    was_stored = model.serialized(lambda: _take_out(artifact, located, verdict, found_by))
+    was_stored = serialized(lambda: _take_out(artifact, located, verdict, found_by))
     if was_stored:
         facts = {
             "artifact": artifact.id,
@@ -249,7 +250,7 @@ class _Reader:
         """Commit what was read and not found bad."""
         done, self._done = self._done, []
         if done:
-            model.serialized(lambda: _record(done))
+            serialized(lambda: _record(done))
             connection.close()
 
     def _read(self, artifact: ArtifactRow, located: Located, rule: Rule) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 
 from django.db import connection
 
-from datamodel.operations import serialized
 from datamodel.positions import HORIZON_SQL, read_identity
 from datamodel.rules import Located
+from datamodel.transactions import serialized
 from site_service.scrub import rules
 from site_service.scrub.models import ScrubProgress
 from site_service.scrub.rules import Schedule

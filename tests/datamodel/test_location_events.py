@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from datamodel import attachment, operations
+from datamodel import attachment, operations, transactions
 from datamodel.attachment import Arrival
 from datamodel.models import DeletedStorageLocationEvent, StorageLocation, StorageLocationEvent
 from datamodel.rows import database_now
@@ -24,7 +24,7 @@ def detach(identity: uuid.UUID) -> None:
 
 
 def drop(identity: uuid.UUID) -> None:
-    operations.serialized(lambda: attachment.drop_locations([identity]))
+    transactions.serialized(lambda: attachment.drop_locations([identity]))
 
 
 def attach_one(identity: uuid.UUID, located: Located) -> None:
@@ -32,7 +32,7 @@ def attach_one(identity: uuid.UUID, located: Located) -> None:
 
 
 def attach_some(identity: uuid.UUID, located: Located) -> None:
-    operations.serialized(lambda: attachment.attach_locations([Arrival(identity, located)]))
+    transactions.serialized(lambda: attachment.attach_locations([Arrival(identity, located)]))
 
 
 @pytest.mark.parametrize("end", [detach, drop])

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
+import psycopg
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection, transaction
 
 from datamodel import operations, queries, rows
+from datamodel.content import artifact_of
 from datamodel.errors import ArtifactNotFoundError, PreconditionFailedError
 from datamodel.models import (
     Artifact,
@@ -18,8 +23,9 @@ from datamodel.models import (
     StorageLocation,
     StorageLocationEvent,
 )
-from datamodel.operations import Preconditions, Superseded
-from datamodel.rules import MILLISECOND, PutMeaning
+from datamodel.operations import Preconditions, Recorded, Superseded
+from datamodel.queries import KnownArtifact
+from datamodel.rules import MILLISECOND, Located, PutMeaning, truncate_to_millis
 from datamodel.uris import ArtifactUri
 from tests.factories import WHEN, artifact_row, new_content
 
@@ -39,6 +45,79 @@ def test_new_content_becomes_an_artifact_with_its_location() -> None:
     assert known.artifact.id == content.artifact_id
     assert known.artifact.content_sha256 == content.content_sha256
     assert Artifact.objects.get().txid == recorded.txid
+
+
+def put_elsewhere(data: bytes) -> Recorded:
+    try:
+        return operations.record_stored(uri=URI, content=new_content(data))
+    finally:
+        connection.close()
+
+
+def await_waiter(locktype: str = "advisory") -> None:
+    deadline = time.monotonic() + 20
+    with connection.cursor() as cursor:
+        while time.monotonic() < deadline:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = %s AND NOT granted", [locktype])
+            if cursor.fetchone() != (0,):
+                return
+    raise AssertionError("nobody waits for the lock")
+
+
+@pytest.mark.parametrize(("is_there", "meaning"), [(True, PutMeaning.REPLACE), (False, PutMeaning.CREATE)])
+def test_new_content_that_waited_for_another_writer_goes_by_what_that_one_did(
+    is_there: bool, meaning: PutMeaning
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            operations.lock_uri(URI)
+            waiting = pool.submit(put_elsewhere, b"two")
+            await_waiter()
+            content = new_content(b"one")
+            now = datetime.now(UTC)
+            rows.insert_artifact(artifact_of(URI, content, when=truncate_to_millis(now), now=now), content.located)
+            if not is_there:
+                rows.retire_artifacts([content.artifact_id], died_at=now)
+        recorded = waiting.result(20)
+    assert recorded.meaning is meaning
+    assert Artifact.objects.get().id == recorded.artifact.id
+    assert queries.artifact_by_uri(URI.value) == KnownArtifact(
+        recorded.artifact, Located(*StorageLocation.objects.values_list("storage_id", "storage_bucket").get())
+    )
+
+
+def test_new_content_of_a_uri_that_came_without_its_lock_replaces_it() -> None:
+    """A harvest inserts without it: then the one statement finds the uri taken when it is too late, and the long way begins."""
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            content = new_content(b"one")
+            now = datetime.now(UTC)
+            rows.insert_artifact(artifact_of(URI, content, when=truncate_to_millis(now), now=now), content.located)
+            waiting = pool.submit(put_elsewhere, b"two")
+            await_waiter("transactionid")
+        assert waiting.result(20).meaning is PutMeaning.REPLACE
+    assert Artifact.objects.count() == StorageLocation.objects.count() == RetiredArtifact.objects.count() == 1
+
+
+def with_failing_statement(monkeypatch: pytest.MonkeyPatch, cause: Exception) -> None:
+    def fail(*_: object) -> None:
+        raise OperationalError("the one statement") from cause
+
+    monkeypatch.setattr(rows, "create_artifact", fail)
+
+
+def test_a_deadlock_of_the_one_statement_is_made_good_by_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_failing_statement(monkeypatch, psycopg.errors.DeadlockDetected())
+    assert operations.record_stored(uri=URI, content=new_content(b"one")).meaning is PutMeaning.CREATE
+    assert Artifact.objects.count() == 1
+
+
+def test_a_database_that_fails_the_one_statement_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row may have been written: whoever sent it must not go on as if it had not."""
+    with_failing_statement(monkeypatch, psycopg.errors.LockNotAvailable())
+    with pytest.raises(OperationalError):
+        operations.record_stored(uri=URI, content=new_content(b"one"))
+    assert Artifact.objects.count() == 0
 
 
 def test_other_content_replaces_the_artifact_and_retires_the_old_bytes() -> None:

@@ -40,7 +40,10 @@ def questions(servers: EmbeddedServers, pid: int) -> object:
         return other.execute("SELECT state_change FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone()
 
 
-def test_a_connection_that_the_server_has_ended_is_not_handed_out(servers: EmbeddedServers, pool: Pool) -> None:
+def test_a_connection_that_the_server_has_ended_is_not_handed_out(
+    servers: EmbeddedServers, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pooling, "_LOOK_SECONDS", 0.0)
     pid = pid_of(pool)
     assert pid_of(pool) == pid
     with psycopg.connect(servers.database_url, autocommit=True) as other:

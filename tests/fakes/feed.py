@@ -100,6 +100,8 @@ class FakeInventory:
     before: Callable[[str], None] = lambda _: None
     # Whether its news say which streams have some.
     names_streams: bool = True
+    # Whether a page of artifacts says how new the newest deletion is.
+    tells_deletions: bool = False
     # Events up to there have expired, those that happened until then.
     gone_txid: int = 0
     expired_until: str | None = None
@@ -294,6 +296,10 @@ class FakeInventory:
         found = [urlsplit(request) for request in self.requests]
         return [parse_qs(parts.query) for parts in found if parts.path.endswith(f"/harvest/{stream}")]
 
+    @property
+    def deletions(self) -> str | None:
+        return str(max(self._newest("deleted-artifacts"), self.gone_txid)) if self.tells_deletions else None
+
     def _has_rows(self, after: int) -> bool:
         return any(self._newest(name) >= after for name in self.rows)
 
@@ -353,14 +359,19 @@ class _Handler(BaseHTTPRequestHandler):
         if name in {"listing", "rows"}:
             answer = inventory.listing if name == "listing" else inventory.looked_up
             return self._send(200, answer(query), stream=True)
-        return self._send(200, inventory.page(name, query), stream=True)
+        deletions = inventory.deletions if name == "artifacts" else None
+        return self._send(200, inventory.page(name, query), stream=True, deletions=deletions)
 
-    def _send(self, status: int, body: bytes, *, stream: bool = False, statement: str = "") -> None:
+    def _send(
+        self, status: int, body: bytes, *, stream: bool = False, statement: str = "", deletions: str | None = None
+    ) -> None:
         self.send_response(status)
         if statement:
             self.send_header("X-Inventory-Keys-Statement", statement)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Inventory-Epoch", self.inventory.epoch)
+        if deletions is not None:
+            self.send_header("X-Inventory-Deletions", deletions)
         self.end_headers()
         inventory = self.inventory
         if stream and inventory.cut_after is not None:

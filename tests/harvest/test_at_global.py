@@ -94,18 +94,23 @@ def test_a_settled_federation_sends_no_rows_and_changes_none(peer: FakeInventory
     assert everything() == before
 
 
+@pytest.mark.parametrize("tells_deletions", [True, False])
 @pytest.mark.parametrize("names_streams", [True, False])
-def test_only_streams_with_news_are_asked_and_every_cursor_moves(peer: FakeInventory, *, names_streams: bool) -> None:
-    peer.names_streams = names_streams
+def test_only_streams_with_news_are_asked_and_every_cursor_moves(
+    peer: FakeInventory, *, names_streams: bool, tells_deletions: bool
+) -> None:
+    peer.names_streams, peer.tells_deletions = names_streams, tells_deletions
     harvest()
     peer.requests.clear()
     peer.add_artifact(artifact_row())
     harvest()
     paths = [request.partition("?")[0].rpartition("/")[2] for request in peer.requests]
     quiet = [] if names_streams else ["sites", "deleted-locations", "locations"]
-    assert paths == ["news", *quiet, "artifacts", "deleted-artifacts", "news"]
+    deletions = [] if tells_deletions else ["deleted-artifacts"]
+    assert paths == ["news", *quiet, "artifacts", *deletions, "news"]
     assert {state.cur_txid for state in HarvestState.objects.all()} == {peer.txid}
     peer.add_tombstone(artifact_row("cadc:TEST/gone"))
+    peer.add_artifact(artifact_row("cadc:TEST/born"))
     harvest()
     assert DeletedArtifactEvent.objects.count() == 1
     assert {state.cur_txid for state in HarvestState.objects.all()} == {peer.txid}

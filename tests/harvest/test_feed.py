@@ -18,15 +18,22 @@ from django.db import connection
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from datamodel import access, auth, operations
+from datamodel import access, auth, notify, operations
 from datamodel.identity import restamp_feed
-from datamodel.models import Artifact, HarvestConflict, InventoryIdentity, SiteLocation, StorageSite
+from datamodel.models import (
+    Artifact,
+    DeletedArtifactEvent,
+    HarvestConflict,
+    InventoryIdentity,
+    SiteLocation,
+    StorageSite,
+)
 from datamodel.permissions import Grant
 from datamodel.positions import Cursor, read_identity
 from datamodel.rows import insert_artifact, insert_tombstone
 from datamodel.tokens import TokenLimits
 from datamodel.uris import ArtifactUri
-from harvest import feed
+from harvest import feed, views
 from tests.factories import artifact_row, new_content
 
 pytestmark = pytest.mark.usefixtures("inventory")
@@ -295,6 +302,49 @@ def test_news_say_in_which_streams_they_are(reader: Reader) -> None:
     answer = json.loads(reader.get("news", after=gone)[1])
     assert (answer["streams"], answer["settled"]) == (["deleted-artifacts"], gone)
     assert json.loads(reader.get("news", after=gone + 1)[1])["streams"] == []
+
+
+def test_a_page_of_artifacts_says_how_new_the_newest_deletion_is(
+    inventory: InventoryIdentity, harvest_token: str
+) -> None:
+    client = Client(headers={"authorization": f"Bearer {harvest_token}"})
+
+    def said(stream: str) -> str | None:
+        response = client.get(f"/harvest/{stream}")
+        assert b"".join(response.streaming_content)  # type: ignore[attr-defined]  # the file of the page is closed with it
+        return response.headers.get("X-Inventory-Deletions")
+
+    put("kept.fits")
+    assert said("artifacts") == "0"
+    put("gone.fits")
+    operations.delete_artifact(uri=ArtifactUri.parse("cadc:TEST/gone.fits"))
+    deleted = DeletedArtifactEvent.objects.get().txid
+    assert (said("artifacts"), said("deleted-artifacts")) == (str(deleted), None)
+    put("later.fits")
+    assert said("artifacts") == str(deleted)
+    # Who has not read an event that is gone is told so by the stream of deletions, which it must ask for that.
+    InventoryIdentity.objects.update(events_gone_txid=deleted + 1)
+    assert said("artifacts") == str(deleted + 1)
+
+
+def test_a_look_for_what_is_soon_final_comes_soon_after_each_doorbell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long something else has held the horizon: many doorbells are no reason to look more rarely."""
+    rings = iter([True, True, True, False, False, True, False])
+    waits: list[float] = []
+
+    def wait(seen: int, seconds: float) -> bool:
+        waits.append(seconds)
+        return next(rings)
+
+    head = feed.read_head()
+    connection.close()
+    monkeypatch.setattr(notify.news, "wait", wait)
+    monkeypatch.setattr(
+        feed, "read_news", lambda *_: feed.News(head, ("artifacts",) if len(waits) == 7 else (), is_pending=True)
+    )
+    assert views._wait("", 1, 20.0).streams == ("artifacts",)
+    first = views._FIRST_PAUSE_SECONDS
+    assert waits == [first, first, first, first, 2 * first, 4 * first, first]
 
 
 def test_news_held_back_by_another_transaction_come_when_it_ends(reader: Reader) -> None:

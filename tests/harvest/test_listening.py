@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -26,15 +27,24 @@ from pytest_django.fixtures import Settings
 
 from datamodel import sealing
 from datamodel.alarms.models import Alarm
-from datamodel.models import Artifact, HarvestState, InventoryIdentity, RemoteInventory, TrustedKey
+from datamodel.models import (
+    Artifact,
+    HarvestConflict,
+    HarvestState,
+    InventoryIdentity,
+    RemoteInventory,
+    TrustedKey,
+)
 from datamodel.pairing import operations as pairing
 from datamodel.preauth import SigningKey
 from datamodel.statements import signed_statement
-from harvest import exchange, listening, operations, queries, tasks
+from harvest import client, exchange, listening, operations, queries, tasks
+from harvest.client import Remote
+from harvest.exchange import Heard
 from harvest.listening import Listeners, Pause
 from tests import peers
 from tests.factories import artifact_row
-from tests.fakes.feed import TOKEN, FakeInventory, serve
+from tests.fakes.feed import TOKEN, FakeInventory, artifact_fields, serve
 from tests.harvest.selections import Wishes
 from tests.servers import test_server_location as server_location
 
@@ -87,7 +97,7 @@ def worker() -> Iterator[Worker]:
 def listeners(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listeners]:
     # A listener of a test must end with the test.
     monkeypatch.setattr(listening, "WAIT_SECONDS", 1)
-    started = Listeners(worker.send)
+    started = Listeners(tasks.harvest_heard, worker.send)
     yield started
     running = [listener for _, listener in started._running.values()]
     started.stop()
@@ -130,6 +140,160 @@ def test_a_lost_message_is_sent_again_without_haste(
     assert len(worker.messages) <= 3
     worker.is_lossy = False
     wait_for(Artifact.objects.exists)
+
+
+def paths(peer: FakeInventory) -> list[str]:
+    return [request.partition("?")[0].rpartition("/")[2] for request in peer.requests]
+
+
+@pytest.mark.usefixtures("from_site")
+def test_news_are_harvested_where_they_are_heard_by_one_request_more(
+    peer: FakeInventory, listeners: Listeners, worker: Worker
+) -> None:
+    peer.tells_deletions = True
+    exchange.harvest("peer")
+    RemoteInventory.objects.update(last_contact_at=None)
+    listeners.refresh()
+    wait_for(lambda: bool(peer.asked("news")[1:]))
+    peer.requests.clear()
+    peer.add_artifact(artifact_row())
+    wait_for(lambda: RemoteInventory.objects.filter(last_contact_at__isnull=False, lease_holder=None).exists())
+    assert Artifact.objects.count() == 1
+    assert [path for path in paths(peer) if path != "news"] == ["artifacts"]
+    assert {query["wait"][0] for query in peer.asked("news")} <= {str(listening.WAIT_SECONDS)}
+    assert set(HarvestState.objects.values_list("cur_txid", flat=True)) == {peer.txid}
+    assert worker.messages == []
+
+
+@pytest.mark.usefixtures("from_site")
+def test_what_is_more_than_a_page_is_left_to_a_worker(
+    peer: FakeInventory, listeners: Listeners, worker: Worker, settings: Settings
+) -> None:
+    exchange.harvest("peer")
+    settings.INVENTORY_HARVEST_BATCH = 2
+    for number in range(5):
+        peer.add_artifact(artifact_row(f"cadc:TEST/{number}"))
+    listeners.refresh()
+    wait_for(lambda: Artifact.objects.count() == 5)
+    assert worker.messages[:1] == ["peer"]
+
+
+@pytest.mark.usefixtures("from_site")
+def test_a_remote_that_says_for_ever_that_it_has_news_is_not_asked_hot(
+    peer: FakeInventory, listeners: Listeners, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange.harvest("peer")
+    honest = peer.news
+    lie = {"news": True, "streams": ["artifacts"]}
+    monkeypatch.setattr(peer, "news", lambda query: honest({**query, "wait": ["0"]}) | lie)
+    worker.is_lossy = True
+    peer.requests.clear()
+    listeners.refresh()
+    time.sleep(2.5)  # the time over which requests are counted
+    assert worker.messages, "somebody shall say what is wrong with it"
+    assert len(peer.asked("artifacts")) == 1
+    assert len(peer.asked("news")) <= 4
+
+
+@pytest.mark.usefixtures("from_site")
+def test_what_fails_in_the_listener_is_recorded_and_made_good(
+    peer: FakeInventory, listeners: Listeners, worker: Worker
+) -> None:
+    exchange.harvest("peer")
+    peer.status = {"artifacts": 500}
+    worker.is_lossy = True
+    listeners.refresh()
+    peer.add_artifact(artifact_row())
+    wait_for(lambda: RemoteInventory.objects.exclude(last_error="").filter(lease_holder=None).exists())
+    peer.status, worker.is_lossy = {}, False
+    wait_for(lambda: RemoteInventory.objects.filter(last_error="").exists())
+    assert Artifact.objects.exists()
+
+
+@pytest.mark.usefixtures("from_site")
+def test_a_turn_that_was_begun_gives_its_lease_back_before_the_listener_ends(
+    peer: FakeInventory, listeners: Listeners
+) -> None:
+    exchange.harvest("peer")
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def hold(name: str) -> None:
+        if name == "artifacts":
+            is_asked.set()
+            may_answer.wait(20)
+
+    peer.before = hold
+    listeners.refresh()
+    peer.add_artifact(artifact_row())
+    assert is_asked.wait(20)
+    begun = time.monotonic()
+    listeners.stop(seconds=0.2)
+    assert time.monotonic() - begun < 5, "a remote that hangs is not waited for"
+    assert RemoteInventory.objects.filter(lease_holder__isnull=False).exists()
+    may_answer.set()
+    listeners.stop(seconds=20)
+    assert (Artifact.objects.count(), RemoteInventory.objects.get().lease_holder) == (1, None)
+
+
+def heard_of(peer: FakeInventory) -> Heard:
+    """What a long-poll says now."""
+    remote = RemoteInventory.objects.get()
+    progress = queries.progress(remote.id)
+    found = client.fetch_news(Remote.of(remote), epoch=progress.epoch, after=progress.after)
+    peer.requests.clear()
+    return Heard(progress, found)
+
+
+@pytest.mark.usefixtures("from_site")
+def test_only_what_was_heard_of_cursors_where_they_still_are_is_harvested(peer: FakeInventory) -> None:
+    exchange.harvest("peer")
+    peer.add_artifact(artifact_row())
+    heard = heard_of(peer)
+    stranger = replace(heard, news=replace(heard.news, inventory_id=uuid.uuid4()))
+    assert exchange.harvest_heard("peer", stranger).is_interrupted
+    restored = replace(heard, news=replace(heard.news, epoch="f" * 16))
+    assert exchange.harvest_heard("peer", restored).is_interrupted
+    assert (peer.requests, Artifact.objects.count()) == ([], 0)
+    lease = operations.claim_remote("peer")
+    assert lease is not None
+    assert exchange.harvest_heard("peer", heard).is_busy
+    operations.release_remote(lease)
+    assert exchange.harvest_heard("peer", heard).is_complete
+    peer.requests.clear()
+    assert exchange.harvest_heard("peer", heard).is_busy, "somebody was faster: there may be other news now"
+    assert peer.requests == []
+
+
+@pytest.mark.usefixtures("from_site")
+@pytest.mark.parametrize("tells_deletions", [True, False])
+def test_a_replacement_between_the_news_and_the_page_is_no_collision(
+    peer: FakeInventory, *, tells_deletions: bool
+) -> None:
+    peer.tells_deletions = tells_deletions
+    old, new = artifact_row("cadc:TEST/a", b"old"), artifact_row("cadc:TEST/a", b"new")
+    peer.add_artifact(old)
+    exchange.harvest("peer")
+    peer.add_artifact(artifact_row("cadc:TEST/b"))
+    heard = heard_of(peer)
+    peer.delete(old)
+    peer.add("artifacts", artifact_fields(new), same_transaction=True)
+    assert exchange.harvest_heard("peer", heard).is_complete
+    assert paths(peer) == ["artifacts", "deleted-artifacts"]
+    assert Artifact.objects.get(uri="cadc:TEST/a").id == new.id
+    assert not HarvestConflict.objects.exists()
+
+
+@pytest.mark.usefixtures("from_site")
+def test_a_cursor_that_is_lost_is_a_workers_affair(peer: FakeInventory) -> None:
+    exchange.harvest("peer")
+    peer.add_artifact(artifact_row())
+    heard = heard_of(peer)
+    peer.epoch = "fedcba9876543210"
+    assert exchange.harvest_heard("peer", heard).is_interrupted
+    remote = RemoteInventory.objects.get()
+    assert (remote.lease_holder, remote.last_error) == (None, "")
+    assert exchange.harvest("peer").is_complete
+    assert Artifact.objects.exists()
 
 
 def test_news_that_come_while_a_harvest_runs_are_not_lost(
@@ -263,6 +427,23 @@ def test_rows_that_come_to_a_site_wake_its_file_sync(
     peer.add_artifact(artifact_row())
     tasks.harvest_remote("peer")
     assert queue() == ["some.task()"]
+
+
+def test_rows_that_are_heard_of_wake_file_sync_too(
+    from_global: RemoteInventory,
+    policy: Wishes,
+    peer: FakeInventory,
+    queue: Callable[[], list[str]],
+    settings: Settings,
+) -> None:
+    settings.HARVEST_NUDGE = "some.task"
+    tasks.harvest_remote("peer")
+    peer.add_tombstone(artifact_row("cadc:TEST/other"))
+    assert tasks.harvest_heard("peer", heard_of(peer)).is_complete
+    peer.add_artifact(artifact_row())
+    assert tasks.harvest_heard("peer", heard_of(peer)).is_complete
+    assert queue()[-1:] == ["some.task()"]
+    assert Artifact.objects.exists()
 
 
 def test_an_interrupted_turn_asks_for_another(

@@ -1,4 +1,4 @@
-"""`manage.py listen`: wait for news of every remote, and have a worker harvest it."""
+"""`manage.py listen`: wait for news of every remote, and harvest them at once; what takes longer a worker does."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from datamodel.audit.chain import Sealer
 from datamodel.errors import InventoryError
 from datamodel.notify import news
 from harvest.listening import REFRESH_SECONDS, Listeners
-from harvest.tasks import request_harvest
+from harvest.tasks import harvest_heard, request_harvest
 
 logger = logging.getLogger(__name__)
 
+# For batches that are being applied: their leases are given back.
+_GRACE_SECONDS = 5.0
+
 
 class Command(BaseCommand):
-    help = "Wait for news of every enabled remote by long-poll and send harvest tasks; ends on SIGTERM or SIGINT."
+    help = (
+        "Wait for news of every enabled remote by long-poll and harvest them, or send tasks; ends on SIGTERM or SIGINT."
+    )
     # `manage.py check` is their place; here they would load every page of the site.
     requires_system_checks: list[str] = []
 
@@ -36,7 +41,7 @@ class Command(BaseCommand):
         # The one service that always runs and mostly waits; Celery seals, too, but not every second.
         sealer = Sealer()
         sealer.start()
-        listeners = Listeners(request_harvest)
+        listeners = Listeners(harvest_heard, request_harvest)
         while not stopped.is_set():
             # A peer that is paired is listened to at once, one that is revoked no longer.
             seen = news.access()[0]
@@ -48,5 +53,5 @@ class Command(BaseCommand):
                 connection.close()
             news.wait_access(seen, REFRESH_SECONDS)
         # The threads are daemons: a request that still waits ends with the process.
-        listeners.stop()
+        listeners.stop(seconds=_GRACE_SECONDS)
         sealer.stop()

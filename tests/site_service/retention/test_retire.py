@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
-from datamodel import attachment, operations
+from datamodel import attachment, operations, transactions
 from datamodel.attachment import Arrival
 from datamodel.audit.models import AuditEntry
 from datamodel.errors import StateConflictError
@@ -315,7 +315,7 @@ def test_a_copy_attached_by_file_sync_after_the_grant_stays(copies: Copies, inve
     granted_but_not_dropped()
     operations.detach_location(artifact_id=row.id)
     located = new_content().located
-    assert operations.serialized(lambda: attachment.attach_locations([Arrival(row.id, located)])) == {row.id}
+    assert transactions.serialized(lambda: attachment.attach_locations([Arrival(row.id, located)])) == {row.id}
     assert outcomes(retired()) == {row.uri: "gone"}
     assert Located(*StorageLocation.objects.values_list("storage_id", "storage_bucket").get()) == located
 
