@@ -87,6 +87,13 @@ MIDDLEWARE = [
     "datamodel.middleware.RestorationMiddleware",
 ]
 # What only pages need, whose browser sends cookies (`application.py`).
+# What is of use to browsers' sessions only, and what says the same of every answer (`application.py`).
+CONSTANT_MIDDLEWARE = frozenset(
+    {
+        "django.middleware.security.SecurityMiddleware",
+        "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    }
+)
 PAGE_MIDDLEWARE = frozenset(
     {
         "whitenoise.middleware.WhiteNoiseMiddleware",

@@ -29,6 +29,10 @@ _QUOTED = re.compile(r'[\s"=]')
 
 _STDERR = 2
 
+# No line says where in the code it was written nor by which thread: to find that out costs half of a line (Python's logging HOWTO).
+logging._srcfile = None
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
 
 def mask_tokens(text: str) -> str:
     """`text` with signed tokens replaced by `***`."""

@@ -112,9 +112,11 @@ class NewsListener:
 
     def access(self) -> tuple[int, bool]:
         """The number of changes of rights so far, and whether the next one would be heard. Starts listening on first use."""
-        self._start()
-        with self._condition:
-            return self._access_count, time.monotonic() - self._heard_at < _DEAF_SECONDS
+        would_hear = time.monotonic() - self._heard_at < _DEAF_SECONDS
+        if not would_hear:
+            self._start()
+            would_hear = time.monotonic() - self._heard_at < _DEAF_SECONDS
+        return self._access_count, would_hear
 
     def wait(self, seen: int, seconds: float) -> bool:
         """Whether a doorbell has rung since `seen` was counted, waiting up to `seconds` for it, less when closing."""

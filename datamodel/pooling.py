@@ -14,6 +14,8 @@ from psycopg.pq import TransactionStatus
 _ASK_SECONDS = 10.0
 # Who was looked at a moment ago is believed: under load each connection is handed out hundreds of times a second.
 _LOOK_SECONDS = 0.02
+# A cursor keeps what it found last.
+_MOST_ROWS_KEPT = 100
 
 
 class PooledConnection(Connection[Any]):
@@ -24,6 +26,19 @@ class PooledConnection(Connection[Any]):
 
     _asked_at = float("-inf")
     _looked_at = float("-inf")
+    _repeating: Cursor[Any] | None = None
+
+    def rows(self, query: str, params: Params) -> list[tuple[Any, ...]]:
+        """All rows of what is asked again and again: one cursor is kept with all that it knows of types, and values come in binary."""
+        found = self._kept().execute(query, params, binary=True).fetchall()
+        if len(found) > _MOST_ROWS_KEPT:
+            self._repeating = None
+        return found
+
+    def _kept(self) -> Cursor[Any]:
+        if self._repeating is None:
+            self._repeating = Cursor(self)
+        return self._repeating
 
     def execute(
         self, query: Query, params: Params | None = None, *, prepare: bool | None = None, binary: bool = False
@@ -32,7 +47,7 @@ class PooledConnection(Connection[Any]):
         if query == "":
             now = time.monotonic()
             if now - self._asked_at < _ASK_SECONDS and self._is_silent(now):
-                return self.cursor()
+                return self._kept()
             self._asked_at = now
         return super().execute(query, params, prepare=prepare, binary=binary)  # type: ignore[arg-type]  # its overloads know templates
 

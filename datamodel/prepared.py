@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection, connections
 from django.db.backends.utils import CursorWrapper
 from psycopg import Cursor
 
@@ -27,19 +27,21 @@ def prepared_rows(sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> li
     By itself it has a connection of the pool for no longer than that, and past Django's own, to open and close which costs more
     than such a statement does. Raises as Django's cursors do.
     """
-    is_watched = connection.queries_logged or connection.execute_wrappers
-    is_open = connection.connection is not None
-    pool: Any = None if is_open or is_watched else getattr(connection, "pool", None)
+    # The proxy that Django offers instead looks for this thread's connection at each of its attributes.
+    ours = connections[DEFAULT_DB_ALIAS]
+    is_busy = ours.connection is not None or ours.queries_logged or ours.execute_wrappers
+    pool: Any = None if is_busy else getattr(ours, "pool", None)
     if pool is None:
         with prepared_cursor() as cursor:
             cursor.execute(sql, parameters)
             return list(cursor.fetchall())
-    with connection.wrap_database_errors:
+    with ours.wrap_database_errors:
         pool.open()
         lent = pool.getconn()
         try:
             if not lent.autocommit:
                 lent.autocommit = True
-            return list(Cursor(lent).execute(sql, parameters).fetchall())
+            rows: list[tuple[Any, ...]] = lent.rows(sql, parameters)
+            return rows
         finally:
             pool.putconn(lent)

@@ -45,9 +45,13 @@ def set_serving_headers(response: HttpResponseBase, artifact: ArtifactRow, filen
     response["X-Content-Type-Options"] = "nosniff"
 
 
-def _wanted(request: HttpRequest, artifact: ArtifactRow) -> list[str]:
+def _wanted(request: HttpRequest, artifact: ArtifactRow) -> list[str] | None:
+    """None: the best one."""
+    header = request.headers.get("Want-Repr-Digest")
+    if not header:
+        return None
     available = [checksum.algorithm for checksum in checksums_of(artifact)]
-    return rules.wanted_algorithms(request.headers.get("Want-Repr-Digest"), available)
+    return rules.wanted_algorithms(header, available)
 
 
 def head_response(request: HttpRequest, artifact: ArtifactRow, filename: str | None) -> HttpResponse:

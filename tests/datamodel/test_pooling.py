@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -65,3 +67,18 @@ def test_a_server_is_asked_about_a_quiet_connection_only_now_and_then(
     monkeypatch.setattr(pooling, "_ASK_SECONDS", 0.0)
     assert pid_of(pool) == pid
     assert questions(servers, pid) != before
+
+
+def test_what_is_asked_again_uses_the_same_cursor_unless_it_found_much(pool: Pool) -> None:
+    statement = "SELECT n, now(), %s::uuid FROM generate_series(1, %s) AS n"
+    identity = uuid.uuid4()
+    with pool.connection() as connection:
+        row = connection.rows(statement, [identity, 1])[0]
+        assert (row[0], row[1].utcoffset(), row[2]) == (1, timedelta(0), identity)
+        kept = connection._kept()
+        assert len(connection.rows(statement, [identity, pooling._MOST_ROWS_KEPT])) == pooling._MOST_ROWS_KEPT
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            connection.rows("SELECT 1 / %s", [0])
+        assert connection._kept() is kept
+        assert len(connection.rows(statement, [identity, 1000])) == 1000
+        assert connection._kept() is not kept

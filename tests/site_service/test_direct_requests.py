@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 
 import pytest
+from django.core.handlers.wsgi import WSGIRequest
 from django.db import transaction
 
 from datamodel import operations
-from datamodel.application import Application
+from datamodel.application import Application, _DirectRequest
 from datamodel.prepared import prepared_rows
 from datamodel.uris import ArtifactUri
 from tests.factories import new_content
@@ -27,7 +29,7 @@ def answer(live: SiteProcess, method: str, path: str, headers: dict[str, str]) -
     return found.status, {name: named[name] for name in named.keys() - OF_ONE_ANSWER}, found.body
 
 
-@pytest.mark.parametrize("headers", [BEARER, {}, {"Authorization": "Bearer wrong"}])
+@pytest.mark.parametrize("headers", [BEARER, {}, {"Authorization": "Bearer wrong"}, {"X-Forwarded-Proto": "https"}])
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -100,3 +102,22 @@ def test_a_statement_by_itself_sees_what_its_own_transaction_wrote() -> None:
         assert prepared_rows(asked, [uri.value]) == [(1,)]
         transaction.set_rollback(True)
     assert prepared_rows(asked, [uri.value]) == [(0,)]
+
+
+def test_headers_are_found_where_the_server_put_them_whatever_their_case() -> None:
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "wsgi.input": BytesIO(),
+        "CONTENT_TYPE": "text/plain",
+        "CONTENT_LENGTH": "5",
+        "HTTP_IF_MATCH": "*",
+    }
+    direct, whole = _DirectRequest(environ).headers, WSGIRequest(environ).headers
+    for name in ("Content-Type", "content-length", "IF-MATCH", "if_match"):
+        assert direct[name] == whole[name]
+        assert name in direct
+    assert "Range" not in direct
+    assert direct.get("Range", "none") == "none"
+    with pytest.raises(KeyError):
+        direct["Range"]
+    assert dict(direct) == dict(whole)
