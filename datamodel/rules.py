@@ -50,16 +50,12 @@ def truncate_to_millis(when: datetime) -> datetime:
     return when.replace(microsecond=when.microsecond // 1000 * 1000)
 
 
-def _millis(when: datetime) -> bytes:
-    return struct.pack(">q", (when - _EPOCH) // MILLISECOND)
+def _text(value: str | None) -> str:
+    return value.strip(_JAVA_BLANKS) if value else ""
 
 
-def _text(value: str | None) -> bytes:
-    return (value or "").strip(_JAVA_BLANKS).encode()
-
-
-def _checksum(identity: uuid.UUID, *fields: bytes) -> str:
-    return "md5:" + hashlib.md5(identity.bytes + b"".join(fields), usedforsecurity=False).hexdigest()
+def _checksum(identity: bytes, *fields: bytes) -> str:
+    return "md5:" + hashlib.md5(b"".join((identity, *fields)), usedforsecurity=False).hexdigest()
 
 
 def artifact_meta_checksum(
@@ -74,31 +70,40 @@ def artifact_meta_checksum(
     content_encoding: str | None,
 ) -> str:
     """`metaChecksum` of an Artifact (reference 1.1): MD5 over the id and the non-null fields sorted by their Java names."""
+    return artifact_checksum_of(
+        identity.bytes,
+        (content_last_modified - _EPOCH) // MILLISECOND,
+        content_length,
+        (uri, uri_bucket, content_checksum, content_type, content_encoding),
+    )
+
+
+def artifact_checksum_of(
+    identity: bytes, millis: int, content_length: int, texts: tuple[str, str, str, str | None, str | None]
+) -> str:
+    """The same of what is known without its types; `millis` since 1970; uri, bucket, checksum, type and encoding."""
+    uri, bucket, checksum, content_type, encoding = [text.strip(_JAVA_BLANKS) if text else "" for text in texts]
     return _checksum(
         identity,
-        _text(content_checksum),
-        _text(content_encoding),
-        _millis(content_last_modified),
-        struct.pack(">q", content_length),
-        _text(content_type),
-        _text(uri),
-        _text(uri_bucket),
+        (checksum + encoding).encode(),
+        struct.pack(">qq", millis, content_length),
+        (content_type + uri + bucket).encode(),
     )
 
 
 def event_meta_checksum(identity: uuid.UUID, uri: str | None) -> str:
     """`metaChecksum` of the three event entities (reference 1.1): the id and, if known, the uri."""
-    return _checksum(identity, _text(uri))
+    return _checksum(identity.bytes, _text(uri).encode())
 
 
 def site_meta_checksum(identity: uuid.UUID, *, allow_read: bool, allow_write: bool, name: str, resource_id: str) -> str:
     """`metaChecksum` of a StorageSite (reference 1.1)."""
-    return _checksum(identity, bytes([allow_read, allow_write]), _text(name), _text(resource_id))
+    return _checksum(identity.bytes, bytes([allow_read, allow_write]), (_text(name) + _text(resource_id)).encode())
 
 
 def location_meta_checksum(identity: uuid.UUID, storage_bucket: str, storage_id: str) -> str:
     """`metaChecksum` of an ObsoleteStorageLocation (reference 1.1)."""
-    return _checksum(identity, _text(storage_bucket), _text(storage_id))
+    return _checksum(identity.bytes, (_text(storage_bucket) + _text(storage_id)).encode())
 
 
 def has_same_content(one: ArtifactRow, other: ArtifactRow) -> bool:

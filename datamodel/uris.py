@@ -61,7 +61,7 @@ class ArtifactUri:
     @property
     def bucket(self) -> str:
         """First five hex digits of SHA-1 of the ASCII form: the unit of batch work."""
-        return hashlib.sha1(self.value.encode(), usedforsecurity=False).hexdigest()[:5]
+        return bucket_of(self.value)
 
     @property
     def scheme(self) -> str:
@@ -75,6 +75,11 @@ class ArtifactUri:
 
     def __str__(self) -> str:
         return self.value
+
+
+def bucket_of(uri: str) -> str:
+    """The bucket of what is known to be the value of an `ArtifactUri`."""
+    return hashlib.sha1(uri.encode(), usedforsecurity=False).hexdigest()[:5]
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 
 from datamodel import queries, rules as model_rules
 from datamodel.alarms.operations import raise_alarm
@@ -59,8 +59,16 @@ _INSERT_NEW = """
         h.content_encoding, {stamp}, h.meta_checksum, h.content_sha256, h.meta_modified_at, 0
     FROM harvested h WHERE NOT EXISTS (SELECT FROM deleted_artifact_event t WHERE t.id = h.id)
 """
+_INSERT_LOCATIONS = "INSERT INTO site_location (artifact_id, site_id) SELECT h.id, %s FROM harvested h"
 # Where a page is not all new, most of its rows are known: a few tell.
 _KNOWN_SAMPLE = "SELECT FROM (SELECT id FROM harvested LIMIT 100) h JOIN artifact a ON a.id = h.id"
+# A metadata checksum covers the id and all that is proven: a row with ours differs in nothing else. Not a part of a page is
+# left out so, for a uri that is twice in it must be seen.
+_EQUAL = """
+    SELECT FROM harvested h JOIN artifact a ON a.id = h.id AND a.meta_checksum = h.meta_checksum
+    WHERE a.meta_modified_at >= h.meta_modified_at AND (a.content_sha256 = h.content_sha256 OR h.content_sha256 IS NULL)
+        AND EXISTS (SELECT FROM {location} l WHERE l.artifact_id = h.id AND {here})
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +86,13 @@ def apply_artifacts_at_global(*, remote_id: int, site_id: uuid.UUID) -> int:
     """Rows of a site's artifact stream: everything that the site stores."""
     later = "greatest(inventory_now(), a.last_modified + interval '1 ms')"
     role = _Role(remote_id, "inventory_now()", later, site_id, verdict_at_global)
-    changed = _insert_page(role) or _prepare(remote_id, role) + _merge(role, _renew_ours)
-    return changed + _execute(
-        "INSERT INTO site_location (artifact_id, site_id) SELECT h.id, %s FROM harvested h ON CONFLICT DO NOTHING",
-        [site_id],
-    )
+    rows, is_some_known = _look()
+    if not is_some_known and _insert_page(rows, site_id, role):
+        return 2 * rows
+    if is_some_known and rows == _count(_EQUAL.format(location="site_location", here="l.site_id = %s"), [site_id]):
+        return 0
+    changed = _prepare(remote_id, role) + _merge(role, _renew_ours)
+    return changed + _execute(f"{_INSERT_LOCATIONS} ON CONFLICT DO NOTHING", [site_id])
 
 
 def apply_artifacts_at_site(*, remote_id: int, selection: Selection) -> int:
@@ -92,29 +102,32 @@ def apply_artifacts_at_site(*, remote_id: int, selection: Selection) -> int:
         return verdict_at_site(incoming, known, is_kept=selection.is_wanted(incoming.uri))
 
     role = _Role(remote_id, "h.last_modified", "h.last_modified", None, verdict)
+    rows, is_some_known = _look()
+    if is_some_known and rows == _count(_EQUAL.format(location="storage_location", here="TRUE")):
+        return 0
     changed = _prepare(remote_id, role)
     _leave_unwanted(selection)
     return changed + _merge(role) + _attach_retained()
 
 
-class _NotAllNewError(Exception):
-    """Of a page that seemed new something is known here, deleted, or twice in it: it is looked at row by row after all."""
-
-
-def _insert_page(role: _Role) -> int:
-    """A page of which nothing is known here goes in as it is, each index looked at once; else 0, and nothing is done."""
+def _look() -> tuple[int, bool]:
+    """How many rows there are, and whether some are known here."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT count(*), EXISTS ({_KNOWN_SAMPLE}) FROM harvested")
-        rows, is_some_known = cursor.fetchone()
-    if not rows or is_some_known:
-        return 0
+        found: tuple[int, bool] = cursor.fetchone()
+    return found
+
+
+def _insert_page(rows: int, site_id: uuid.UUID, role: _Role) -> bool:
+    """A page of which nothing is known here goes in as it is, each index looked at once; else nothing is done."""
     try:
         with transaction.atomic():
-            if _execute(f"{_INSERT_NEW.format(stamp=role.stamp_new)} ON CONFLICT DO NOTHING") < rows:
-                raise _NotAllNewError
-    except _NotAllNewError:
-        return 0
-    return int(rows)
+            if _execute(_INSERT_NEW.format(stamp=role.stamp_new)) < rows:
+                raise IntegrityError("some are deleted")
+            _execute(_INSERT_LOCATIONS, [site_id])
+    except IntegrityError:
+        return False
+    return True
 
 
 def _renew_ours() -> int:
@@ -375,9 +388,9 @@ def _reaffirmed_at(artifact_id: uuid.UUID) -> datetime | None:
     return row[0] if row else None
 
 
-def _count(select: str) -> int:
+def _count(select: str, parameters: Sequence[Any] = ()) -> int:
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT count(*) FROM ({select}) AS found")
+        cursor.execute(f"SELECT count(*) FROM ({select}) AS found", parameters)
         return int(cursor.fetchone()[0])
 
 

@@ -1,15 +1,18 @@
 """The five streams as data: wire names, tables, columns and order; both ends of the exchange are built from it.
 
-A column knows its form on the wire (one expression for the serving side) and how text from the wire is checked and read
-back (expressions for the receiving side).
+A column knows how it is written on the wire (an expression for the serving side) and what text is well-formed there (a form
+for the receiving side, which `proof.py` looks at).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from datamodel.checksums import DIGEST_BYTES
+from datamodel.uris import MAX_URI_LENGTH
+from harvest.cells import artifact_checksum, event_checksum, site_checksum
 
 PROTOCOL_VERSION = 1
 HEADER_MARK = "#storage-inventory-feed"
@@ -21,29 +24,35 @@ READER_HEADER = "x-inventory-reader"
 # With a page of artifacts: no deletion is newer than this transaction, or the event of it is gone.
 DELETIONS_HEADER = "X-Inventory-Deletions"
 
-# The model's rules for a canonical uri (reference 1.3): `%` only as the escape of a byte beyond ASCII.
-URI_FORM = r"^[A-Za-z][A-Za-z0-9+.-]*:(?!/)([A-Za-z0-9!'()*+,./:=@_~-]|%[89A-F][0-9A-F])*([A-Za-z0-9!'()*+,.=@_~-]|%[89A-F][0-9A-F])$"
-# Lengths are counted apart: a pattern with a bounded repeat is ten times slower in PostgreSQL.
-_TIME_FORM = "length({0}) = 23 AND {0} ~ '^[0-9-]+T[0-9:.]+$' AND pg_input_is_valid({0}, 'timestamp')"
-_SHA256_FORM = "length({0}) = 64 AND {0} ~ '^[0-9a-f]+$'"
-_CHECKSUM_LENGTHS = ", ".join(f"('{name}', {len(name) + 1 + 2 * size})" for name, size in DIGEST_BYTES.items())
-CHECKSUM_FORM = (
-    f"(split_part({{0}}, ':', 1), length({{0}})) IN ({_CHECKSUM_LENGTHS}) AND {{0}} ~ '^[a-z0-9-]+:[0-9a-f]+$'"
+# What COPY writes as one field: it escapes what it must, and `\N` alone is no text.
+_PLAIN, _ESCAPED = r"[^\t\r\n\0\\]", r"\\[bfnrtv\\]"
+# The model's rules for a canonical uri (reference 1.3): `%` only as the escape of a byte beyond ASCII, of which `proof.py` sees the rest.
+_URI_FORM = (
+    rf"(?=[^\t]{{1,{MAX_URI_LENGTH}}}(?![^\t]))"
+    r"[A-Za-z][A-Za-z0-9+.-]*:(?!/)[A-Za-z0-9!'()*+,./:=@_~-]*"
+    r"(?:%[89A-F][0-9A-F][A-Za-z0-9!'()*+,./:=@_~-]*)*(?<![/:])"
 )
+_CHECKSUM_FORM = "|".join(f"{name}:[0-9a-f]{{{2 * size}}}" for name, size in DIGEST_BYTES.items())
+
+
+def _text_form(least: int, most: int) -> str:
+    """Of a text of so many characters; what needs no escapes is looked at first, for that is much faster."""
+    size = f"{{{least},{most}}}"
+    return rf"{_PLAIN}{size}|(?:{_PLAIN}|{_ESCAPED}){size}"
 
 
 class Kind(Enum):
-    """How a column is written on the wire: (serving expression, well-formedness, reading expression) of `{}`."""
+    """How a column is written on the wire: (serving expression of `{}`, form of its text, type of the staged value)."""
 
-    UUID = ("{}", "pg_input_is_valid({}, 'uuid')", "{}::uuid")
-    TEXT = ("{}", "true", "{}")
-    INTEGER = ("{}", "pg_input_is_valid({}, 'bigint')", "{}::bigint")
-    FLAG = ("{}::text", "{} IN ('true', 'false')", "{}::boolean")
-    SHA256 = ("encode({}, 'hex')", _SHA256_FORM, "decode({}, 'hex')")
+    UUID = ("{}", "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", "uuid")
+    TEXT = ("{}", "", "text STORAGE PLAIN")
+    INTEGER = ("{}", "[0-9]{1,18}|[1-8][0-9]{18}", "bigint")
+    FLAG = ("{}::text", "true|false", "boolean")
+    SHA256 = ("encode({}, 'hex')", "[0-9a-f]{64}", "bytea STORAGE PLAIN")
     TIME = (
         "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS')",
-        _TIME_FORM,
-        "({}::timestamp AT TIME ZONE 'UTC')::timestamptz(3)",
+        r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}",
+        "timestamptz",
     )
 
 
@@ -51,7 +60,8 @@ class Kind(Enum):
 class Column:
     """One column: its name on the wire, in our tables, and what must hold of its text beside its kind.
 
-    A nullable column may be empty; one with `stand_in` may be absent: that other column's value is used then.
+    A nullable column may be empty; one with `stand_in` may be absent: that other column's value is used then. A text has
+    `least` to `most` characters, or a form of its own.
     """
 
     wire: str
@@ -60,7 +70,9 @@ class Column:
     is_nullable: bool = False
     is_optional: bool = False
     stand_in: str | None = None
-    form: str = "true"
+    own_form: str | None = None
+    least: int = 0
+    most: int = 136
 
     def served(self, *, as_json: bool) -> str:
         """The expression of the serving side over the table alias `t`; JSON has booleans of its own."""
@@ -68,24 +80,20 @@ class Column:
         return form.format(f"t.{self.name}")
 
     @property
-    def is_well_formed(self) -> str:
-        """A condition over the staged text."""
-        return f"({self.kind.value[1].format(self.name)}) AND ({self.form})"
-
-    @property
-    def read(self) -> str:
-        """The typed value of the staged text."""
-        return self.kind.value[2].format(self.name)
+    def form(self) -> str:
+        """A regular expression for its text on the wire."""
+        form = self.own_form or self.kind.value[1] or _text_form(self.least, self.most)
+        return rf"\\N|{form}" if self.is_nullable or self.is_optional else form
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One kind of news. `checksum`: the SQL function of its `metaChecksum` and the columns that this takes."""
+    """One kind of news. `checksum` computes `metaChecksum` from the proven cells of a row."""
 
     name: str
     table: str
     columns: tuple[Column, ...]
-    checksum: tuple[str, ...]
+    checksum: Callable[[Sequence[str]], str]
     has_uri: bool = True
 
     @property
@@ -98,19 +106,17 @@ _ID = Column("id", "id", Kind.UUID)
 _LAST_MODIFIED = Column("lastModified", "last_modified", Kind.TIME)
 # Its form needs no look: it must equal what is computed.
 _META_CHECKSUM = Column("metaChecksum", "meta_checksum")
-_URI_CONDITION = "length(uri) <= 512 AND uri ~ '" + URI_FORM.replace("'", "''") + "'"
 _EVENT_COLUMNS = (
     _POSITION,
     _ID,
-    Column("uri", "uri", is_nullable=True, form=_URI_CONDITION),
+    Column("uri", "uri", is_nullable=True, own_form=_URI_FORM),
     _LAST_MODIFIED,
     _META_CHECKSUM,
 )
-_EVENT_CHECKSUM = ("event_meta_checksum", "id", "uri")
 
 
 def _short(wire: str, name: str, length: int) -> Column:
-    return Column(wire, name, is_nullable=True, form=f"length({name}) <= {length}")
+    return Column(wire, name, is_nullable=True, most=length)
 
 
 SITES = Stream(
@@ -119,18 +125,18 @@ SITES = Stream(
     (
         _POSITION,
         _ID,
-        Column("resourceID", "resource_id", form="length(resource_id) BETWEEN 1 AND 512"),
-        Column("name", "name", form="length(name) <= 32"),
+        Column("resourceID", "resource_id", least=1, most=512),
+        Column("name", "name", most=32),
         Column("allowRead", "allow_read", Kind.FLAG),
         Column("allowWrite", "allow_write", Kind.FLAG),
         _LAST_MODIFIED,
         _META_CHECKSUM,
     ),
-    ("site_meta_checksum", "id", "allow_read", "allow_write", "name", "resource_id"),
+    site_checksum,
     has_uri=False,
 )
-DELETED_LOCATIONS = Stream("deleted-locations", "deleted_storage_location_event", _EVENT_COLUMNS, _EVENT_CHECKSUM)
-LOCATIONS = Stream("locations", "storage_location_event", _EVENT_COLUMNS, _EVENT_CHECKSUM)
+DELETED_LOCATIONS = Stream("deleted-locations", "deleted_storage_location_event", _EVENT_COLUMNS, event_checksum)
+LOCATIONS = Stream("locations", "storage_location_event", _EVENT_COLUMNS, event_checksum)
 DELETED_ARTIFACTS = Stream(
     "deleted-artifacts",
     "deleted_artifact_event",
@@ -138,7 +144,7 @@ DELETED_ARTIFACTS = Stream(
         *_EVENT_COLUMNS,
         Column("deletedAt", "deleted_at", Kind.TIME, is_optional=True, stand_in="last_modified"),
     ),
-    _EVENT_CHECKSUM,
+    event_checksum,
 )
 ARTIFACTS = Stream(
     "artifacts",
@@ -146,10 +152,10 @@ ARTIFACTS = Stream(
     (
         _POSITION,
         _ID,
-        Column("uri", "uri", form=_URI_CONDITION),
-        Column("contentChecksum", "content_checksum", form=CHECKSUM_FORM.format("content_checksum")),
+        Column("uri", "uri", own_form=_URI_FORM),
+        Column("contentChecksum", "content_checksum", own_form=_CHECKSUM_FORM),
         Column("contentLastModified", "content_last_modified", Kind.TIME),
-        Column("contentLength", "content_length", Kind.INTEGER, form="content_length !~ '^-'"),
+        Column("contentLength", "content_length", Kind.INTEGER),
         _short("contentType", "content_type", 128),
         _short("contentEncoding", "content_encoding", 128),
         _LAST_MODIFIED,
@@ -157,17 +163,7 @@ ARTIFACTS = Stream(
         Column("contentSha256", "content_sha256", Kind.SHA256, is_nullable=True, is_optional=True),
         Column("metaModified", "meta_modified_at", Kind.TIME, is_optional=True, stand_in="last_modified"),
     ),
-    (
-        "artifact_meta_checksum",
-        "id",
-        "uri",
-        "uri_bucket",
-        "content_checksum",
-        "content_last_modified",
-        "content_length",
-        "content_type",
-        "content_encoding",
-    ),
+    artifact_checksum,
 )
 
 # In the order of application: news of absence before news of presence.

@@ -237,7 +237,7 @@ def _apply_artifacts(remote: RemoteInventory, scope: Scope, mode: Mode) -> None:
 
 def _stage(page: Page, remote: RemoteInventory, chosen: Sequence[uuid.UUID]) -> bool:
     """Leaves the chosen rows in `harvested`; whether there are any."""
-    _execute("DROP TABLE IF EXISTS pg_temp.harvested, pg_temp.harvested_text")
+    _execute("DROP TABLE IF EXISTS pg_temp.harvested")
     stage(page, remote_id=remote.pk)
     _execute("DELETE FROM harvested WHERE NOT id = ANY(%s)", [list(chosen)])
     with connection.cursor() as cursor:

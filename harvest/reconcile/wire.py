@@ -15,6 +15,7 @@ from datamodel.errors import RemoteProtocolError, RemoteUnavailableError
 from datamodel.positions import Cursor
 from datamodel.rules import ArtifactRow
 from datamodel.uris import ArtifactUri
+from harvest.cells import text_of
 from harvest.reconcile.scope import Digest, Listed, Tree, digest_of
 
 TREE_MARK = "#storage-inventory-tree"
@@ -26,8 +27,6 @@ _PREFIX = re.compile(r"[0-9a-f]{0,32}\Z")
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
 _TOTAL = re.compile(r"[0-9a-f]{16}\Z")
 _CHECKSUM = re.compile(r"md5:[0-9a-f]{32}\Z")
-_ESCAPE = re.compile(r"\\(.)")
-_ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "\\": "\\"}
 
 
 def answer(mark: str, epoch: str, settled: int, lines: bytes, *following: str) -> bytes:
@@ -123,15 +122,9 @@ Row = dict[str, str | None]
 def parse_rows(columns: Sequence[str], text: bytes) -> list[Row]:
     """Rows of COPY text, by wire name."""
     return [
-        dict(zip(columns, (_cell(cell) for cell in line.split("\t")), strict=False))
+        dict(zip(columns, (text_of(cell) for cell in line.split("\t")), strict=False))
         for line in text.decode("utf-8", "replace").split("\n")[:-1]
     ]
-
-
-def _cell(text: str) -> str | None:
-    if text == r"\N":
-        return None
-    return _ESCAPE.sub(lambda match: _ESCAPES.get(match[1], match[1]), text) if "\\" in text else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -403,6 +403,10 @@ def test_one_uri_twice_in_a_page_keeps_the_winner(peer: FakeInventory) -> None:
     harvest()
     assert Artifact.objects.get().id == winner.id
     assert HarvestRejection.objects.get().row_id == loser.id
+    before = everything()
+    rewind()
+    harvest()
+    assert everything() == before
 
 
 def test_duplicate_and_reordered_rows_do_no_harm(peer: FakeInventory) -> None:
