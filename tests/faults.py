@@ -12,7 +12,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from site_service.storage.contract import ArtifactStore, ContentSource, InvalidObject, ListingEnd, StoredObject
+from site_service.storage.contract import (
+    ArtifactStore,
+    ContentSource,
+    InvalidObject,
+    ListedObject,
+    ListingEnd,
+    StoredObject,
+)
 from site_service.storage.disk import Disk, storage_failures
 
 _PATTERN = hashlib.sha512(b"pattern").digest() * 16384
@@ -150,14 +157,14 @@ class CutListing:
     def iterate(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject]:
         return islice(self._store.iterate(bucket_prefix), self._keep)
 
-    def listing(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
+    def listing(self, bucket_prefix: str = "") -> Iterator[ListedObject | InvalidObject | ListingEnd]:
         return islice(self._store.listing(bucket_prefix), self._keep)
 
 
 class LossyListing(CutListing):
     """A store whose listings lose the object number `keep` and go on."""
 
-    def listing(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
+    def listing(self, bucket_prefix: str = "") -> Iterator[ListedObject | InvalidObject | ListingEnd]:
         for number, one in enumerate(self._store.listing(bucket_prefix)):
             if number != self._keep or isinstance(one, ListingEnd):
                 yield one

@@ -5,35 +5,50 @@ What this finds is a suspicion, not yet a verdict: both sides move while they ar
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from datamodel.errors import DatabaseUnavailableError
-from datamodel.rules import ArtifactRow
-from site_service.file_validate.rules import VALID, Case, Policy, judge
-from site_service.storage.contract import InvalidObject, ListingEnd, StoredObject
+from site_service.file_validate.rules import is_same_content
+from site_service.storage.contract import ContentFacts, InvalidObject, ListedObject, ListingEnd, StoredObject
 from site_service.storage.listings import proven
+from site_service.storage.records import judged, says
 
 Found = StoredObject | InvalidObject
+Listed = ListedObject | InvalidObject
 Place = tuple[str, str]
 
+# Behind every place: no name begins with a character behind this one.
+_END = ("\U0010ffff", "")
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """An artifact at a place of the store, as the inventory lists it."""
+
+class Placed(NamedTuple):
+    """An artifact at a place of the store, as the inventory lists it: what the object there should be."""
 
     storage_bucket: str
     storage_id: str
-    artifact: ArtifactRow
+    content_checksum: str
+    content_length: int
+    artifact_id: str
+    uri: str
+    content_type: str | None
+    content_encoding: str | None
+    content_sha256: bytes | None
+
+    @property
+    def facts(self) -> ContentFacts:
+        """What the store should keep beside the bytes."""
+        return ContentFacts(uuid.UUID(self.artifact_id), self.uri, self.content_type, self.content_encoding)
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """What both sides list for one place; at least one of them lists something."""
 
     place: Place
-    here: ArtifactRow | None
-    found: Found | None
+    here: Placed | None
+    found: Listed | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,33 +61,58 @@ class Compared:
     suspects: list[Pair]
 
 
-def compare(policy: Policy, rows: Iterable[Placed | ListingEnd], objects: Iterable[Found | ListingEnd]) -> Compared:
+def compare(rows: Iterable[Placed | ListingEnd], objects: Iterable[Listed | ListingEnd]) -> Compared:
     """Read both sides to their ends. Raises `StorageUnavailableError` or `DatabaseUnavailableError` if one has no proof of it."""
     artifacts = count = size = 0
     suspects: list[Pair] = []
     for pair in merged(_proven_rows(rows), proven(objects)):
-        artifacts += pair.here is not None
-        count += pair.found is not None
-        size += pair.found.length if isinstance(pair.found, StoredObject) else 0
-        if pair.here is None or pair.found is None or judge(policy, Case(pair.here, pair.found)) != VALID:
+        _, here, found = pair
+        artifacts += here is not None
+        count += found is not None
+        if here is not None and isinstance(found, ListedObject) and _is_as_expected(here, found):
+            size += found.length
+            continue
+        read = judged(found) if found is not None else None
+        size += read.length if isinstance(read, StoredObject) else 0
+        if here is None or not isinstance(read, StoredObject) or not _agree(here, read):
             suspects.append(pair)
     return Compared(artifacts, count, size, suspects)
 
 
-def merged(rows: Iterator[Placed], objects: Iterator[Found]) -> Iterator[Pair]:
+def merged(rows: Iterator[Placed], objects: Iterator[Listed]) -> Iterator[Pair]:
     """Both sides side by side, in order of bucket and storage id."""
     row, found = next(rows, None), next(objects, None)
     while row is not None or found is not None:
-        row_place = _place(row) if row is not None else None
-        found_place = _place(found) if found is not None else None
-        place = min(place for place in (row_place, found_place) if place is not None)
-        here = row.artifact if row is not None and row_place == place else None
-        there = found if found_place == place else None
-        yield Pair(place, here, there)
-        if here is not None:
+        row_place, found_place = _place(row), _place(found)
+        place = min(row_place, found_place)
+        is_here, is_there = row_place == place, found_place == place
+        yield Pair(place, row if is_here else None, found if is_there else None)
+        if is_here:
             row = next(rows, None)
-        if there is not None:
+        if is_there:
             found = next(objects, None)
+
+
+def _is_as_expected(here: Placed, found: ListedObject) -> bool:
+    """The cheap answer for nearly all: the record as the row would have it written, and nothing made of either."""
+    return (
+        found.record is not None
+        and found.length == here.content_length
+        and says(
+            found.record,
+            here.content_checksum,
+            here.content_length,
+            here.artifact_id,
+            here.uri,
+            here.content_type,
+            here.content_encoding,
+        )
+    )
+
+
+def _agree(here: Placed, found: StoredObject) -> bool:
+    """No policy has anything to say about it."""
+    return is_same_content(here, found) and found.facts == here.facts
 
 
 def _proven_rows(rows: Iterable[Placed | ListingEnd]) -> Iterator[Placed]:
@@ -82,12 +122,13 @@ def _proven_rows(rows: Iterable[Placed | ListingEnd]) -> Iterator[Placed]:
             if row.count != count:
                 raise DatabaseUnavailableError(f"the inventory listed {row.count} locations, of which {count} arrived")
             return
-        if count and _place(row) <= last:
+        place = (row.storage_bucket, row.storage_id)
+        if count and place <= last:
             raise DatabaseUnavailableError(f"the inventory lists {row.storage_id} out of order: is its collation C?")
-        count, last = count + 1, _place(row)
+        count, last = count + 1, place
         yield row
     raise DatabaseUnavailableError(f"the listing of the inventory was cut after {count} locations: it has no end mark")
 
 
-def _place(one: Placed | Found) -> Place:
-    return one.storage_bucket, one.storage_id
+def _place(one: Placed | Listed | None) -> Place:
+    return (one.storage_bucket, one.storage_id) if one is not None else _END

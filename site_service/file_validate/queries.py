@@ -24,8 +24,10 @@ from site_service.storage.contract import ListingEnd
 
 PAGE = 2000
 _COLUMNS = 12
-_PLACED_SQL = f"""
-    SELECT {ARTIFACT_COLUMNS}, l.storage_bucket, l.storage_id
+# In the order of `Placed`, and nothing that Python would have to make an object of.
+_PLACED_SQL = """
+    SELECT l.storage_bucket, l.storage_id, a.content_checksum, a.content_length, a.id::text, a.uri, a.content_type,
+        a.content_encoding, a.content_sha256
     FROM storage_location l JOIN artifact a ON a.id = l.artifact_id
     WHERE (l.storage_bucket, l.storage_id) > (%(bucket)s, %(id)s) AND l.storage_bucket >= %(low)s AND l.storage_bucket < %(high)s
     ORDER BY l.storage_bucket, l.storage_id LIMIT %(limit)s
@@ -85,13 +87,12 @@ def placed_artifacts(bucket_prefix: str) -> Iterator[Placed | ListingEnd]:
     count, bucket, storage_id = 0, "", ""
     while True:
         page = _whole_page(_PLACED_SQL, values | {"bucket": bucket, "id": storage_id})
-        for row in page:
-            bucket, storage_id = row[_COLUMNS], row[_COLUMNS + 1]
-            yield Placed(bucket, storage_id, artifact_from(row))
+        yield from map(Placed._make, page)
         count += len(page)
         if len(page) < PAGE:
             yield ListingEnd(count)
             return
+        bucket, storage_id = page[-1][:2]
 
 
 def standings(policy: Policy, places: Sequence[Place]) -> dict[Place, Standing]:

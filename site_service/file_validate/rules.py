@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from datamodel.rules import ArtifactRow, Located
 from site_service.storage.contract import ContentFacts, InvalidObject, StoredObject
@@ -58,6 +59,17 @@ class Action(StrEnum):
 # Those after which something is not served any more that was served before; and those that keep apart besides.
 REMOVES_ROWS = frozenset({Action.CLEAR_LOCATION, Action.CLEAR_AND_QUARANTINE, Action.REPLACE_ARTIFACT})
 TAKES_AWAY = REMOVES_ROWS | {Action.QUARANTINE}
+
+
+class ClaimedContent(Protocol):
+    """What a row says of the bytes."""
+
+    @property
+    def content_checksum(self) -> str: ...
+    @property
+    def content_length(self) -> int: ...
+    @property
+    def content_sha256(self) -> bytes | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +191,7 @@ def _taken_in(case: Case) -> Verdict:
     return Verdict(Label.OLD_LOCATION)
 
 
-def is_same_content(artifact: ArtifactRow, found: StoredObject) -> bool:
+def is_same_content(artifact: ClaimedContent, found: StoredObject) -> bool:
     """Equal length, and equal digest by the strongest claim that both make; times do not matter."""
     if artifact.content_length != found.length:
         return False

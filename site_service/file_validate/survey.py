@@ -67,7 +67,7 @@ def survey_bucket(
     *, store: ArtifactStore, policy: Policy, bucket: str, grace: timedelta, rows: Rows = queries.placed_artifacts
 ) -> Survey:
     """Compare one bucket; changes nothing. Raises `StorageError`, `DatabaseUnavailableError`: then nothing is concluded."""
-    compared = compare(policy, rows(bucket), store.listing(bucket))
+    compared = compare(rows(bucket), store.listing(bucket))
     differences = list(_judged(store, policy, compared.suspects, grace))
     counts = Counter(difference.verdict.label.value for difference in differences)
     counts[Label.VALID.value] = compared.objects - sum(one.case.found is not None for one in differences)

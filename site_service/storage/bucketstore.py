@@ -26,6 +26,7 @@ from site_service.storage.contract import (
     ExpectedContent,
     FreeSpace,
     InvalidObject,
+    ListedObject,
     ListingEnd,
     PutTransactionStatus,
     Readable,
@@ -36,7 +37,7 @@ from site_service.storage.digests import DigestPlan, MeasuredContent
 from site_service.storage.listings import with_end
 from site_service.storage.objecttransactions import ObjectTransactions
 from site_service.storage.objectupload import MAX_PARTS, MIN_PART, KeyWriter
-from site_service.storage.records import decode_object, encode_object, is_storage_id, new_storage_id, now
+from site_service.storage.records import encode_object, is_storage_id, judged, new_storage_id, now
 
 DEFAULT_PART_SIZE = 16 * 1024 * 1024
 _BUCKET_DIGITS = 3
@@ -104,10 +105,10 @@ class BucketStore:
 
     def stat(self, storage_id: str) -> StoredObject | InvalidObject:
         length = self._bucket.length(_content_key(storage_id)) if is_storage_id(storage_id) else None
-        found = self._read_facts(storage_id, length) if length is not None else None
+        found = self._read_record(storage_id, length) if length is not None else None
         if found is None:
             raise _missing(storage_id)
-        return found
+        return judged(found)
 
     def set_facts(self, storage_id: str, facts: ContentFacts) -> None:
         """Raises `StoredObjectMissingError` also when the present facts cannot be read."""
@@ -123,14 +124,10 @@ class BucketStore:
             self._bucket.delete(_facts_key(storage_id))
 
     def iterate(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject]:
-        """See the contract; one listing, and one small read per object, a few of them at once."""
-        listed = self._listed(bucket_prefix)
-        with ThreadPoolExecutor(_FACTS_THREADS, "facts") as pool:
-            while batch := list(islice(listed, _FACTS_AT_ONCE)):
-                yield from (found for found in pool.map(self._judge, batch) if found)
+        return map(judged, self._with_records(bucket_prefix))
 
-    def listing(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
-        return with_end(self.iterate(bucket_prefix))
+    def listing(self, bucket_prefix: str = "") -> Iterator[ListedObject | InvalidObject | ListingEnd]:
+        return with_end(self._with_records(bucket_prefix))
 
     def begin(self, facts: ContentFacts) -> PutTransactionStatus:
         return self._transactions.begin(facts)
@@ -198,20 +195,27 @@ class BucketStore:
             keys = {listed.key.endswith(_FACTS_SUFFIX): listed for listed in group}
             yield _ListedObject(storage_id, content=keys.get(False), facts=keys.get(True))
 
-    def _judge(self, listed: _ListedObject) -> StoredObject | InvalidObject | None:
+    def _with_records(self, bucket_prefix: str) -> Iterator[ListedObject | InvalidObject]:
+        """One listing, and one small read per object, a few of them at once."""
+        listed = self._listed(bucket_prefix)
+        with ThreadPoolExecutor(_FACTS_THREADS, "facts") as pool:
+            while batch := list(islice(listed, _FACTS_AT_ONCE)):
+                yield from (found for found in pool.map(self._with_record, batch) if found)
+
+    def _with_record(self, listed: _ListedObject) -> ListedObject | InvalidObject | None:
         if listed.content is None:
             return None
         bucket = listed.content.key.removeprefix(_ROOT).partition("/")[0]
         if not is_storage_id(listed.storage_id):
             return InvalidObject(listed.storage_id, bucket, "no object of this store has such a name")
-        return self._read_facts(listed.storage_id, listed.content.length)
+        return self._read_record(listed.storage_id, listed.content.length)
 
-    def _read_facts(self, storage_id: str, length: int) -> StoredObject | InvalidObject | None:
+    def _read_record(self, storage_id: str, length: int) -> ListedObject | None:
         """None when the object is gone by now."""
         found = self._bucket.get(_facts_key(storage_id))
         if found is None and self._bucket.length(_content_key(storage_id)) is None:
             return None
-        return decode_object(storage_id, storage_id[:_BUCKET_DIGITS], found and found[0], length)
+        return ListedObject(storage_id[:_BUCKET_DIGITS], storage_id, length, found and found[0])
 
 
 def _content_key(storage_id: str) -> str:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class ContentSource(Protocol):
@@ -80,6 +80,18 @@ class InvalidObject:
     storage_id: str
     storage_bucket: str
     reason: str
+
+
+class ListedObject(NamedTuple):
+    """An object as a listing meets it: its place, the measured length of its bytes, and its record as it was read, not yet judged.
+
+    The record is for `records` to read or to compare; None when there is none.
+    """
+
+    storage_bucket: str
+    storage_id: str
+    length: int
+    record: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +195,10 @@ class ArtifactStore(Protocol):
         """
         ...
 
-    def listing(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
-        """Like `iterate`, with the proof of its end as the last item: said by the store itself, after it has looked once more
-        whether it is still there. Who acts on absence reads this through `listings.proven`, which believes no other end.
+    def listing(self, bucket_prefix: str = "") -> Iterator[ListedObject | InvalidObject | ListingEnd]:
+        """What `iterate` would judge, before it is judged (`records.judged` does), with the proof of its end as the last item: said
+        by the store itself, after it has looked once more whether it is still there. Who acts on absence reads this through
+        `listings.proven`, which believes no other end.
         """
         ...
 

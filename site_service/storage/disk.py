@@ -26,6 +26,7 @@ R = TypeVar("R")
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ_SIZE = 1024 * 1024
+_RECORD_SIZE = 4096
 _WRITEBACK_SIZE = 8 * 1024 * 1024
 
 
@@ -214,22 +215,44 @@ class Disk:
     @storage_failures("list a directory")
     def names(self, path: Path) -> list[str]:
         """Every name in it, in C order; a missing directory is a failure, never an empty one."""
-        with os.scandir(path) as entries:
-            return sorted((entry.name for entry in entries), key=os.fsencode)
+        names = os.listdir(path)  # noqa: PTH208  # a `Path` for each of them is what a listing would spend its time on
+        return sorted(names) if "".join(names).isascii() else sorted(names, key=os.fsencode)
 
-    @storage_failures("read a file")
-    def read(self, path: Path) -> bytes | None:
+    @contextmanager
+    def directory(self, path: Path) -> Iterator[int]:
+        """Its descriptor, so that names in it are found without the way there; a missing one is a failure."""
+        descriptor = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        if descriptor is None:
+            raise StorageUnavailableError("a directory of the store has vanished")
         try:
-            return path.read_bytes()
+            yield descriptor
+        finally:
+            self.close(descriptor)
+
+    def read(self, path: Path | str, directory: int | None = None) -> bytes | None:
+        """All of a small file; `directory` is where a relative path begins. As `status`, called for each object of a listing."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                content = b""
+                while block := os.read(descriptor, _RECORD_SIZE):
+                    content += block
+                return content
+            finally:
+                os.close(descriptor)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _named(error, "read a file") from error
 
-    @storage_failures("look at a file")
-    def status(self, path: Path) -> os.stat_result | None:
+    def status(self, path: Path | str, directory: int | None = None) -> os.stat_result | None:
+        """None when it is missing; `directory` is where a relative path begins."""
         try:
-            return path.stat()
+            return os.stat(path, dir_fd=directory)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise _named(error, "look at a file") from error
 
     @storage_failures("measure the file system")
     def space(self, path: Path) -> os.statvfs_result:

@@ -33,6 +33,7 @@ from site_service.storage.contract import (
     ExpectedContent,
     FreeSpace,
     InvalidObject,
+    ListedObject,
     ListingEnd,
     PutTransactionStatus,
     StoreCapabilities,
@@ -42,7 +43,7 @@ from site_service.storage.digests import DigestPlan, MeasuredContent
 from site_service.storage.disk import Disk, StoredFile
 from site_service.storage.filetransactions import FileTransactions, OpenTransaction
 from site_service.storage.listings import with_end
-from site_service.storage.records import decode_object, encode_object, is_storage_id, new_storage_id, now
+from site_service.storage.records import encode_object, is_storage_id, judged, new_storage_id, now
 
 BUCKET_DIGITS = 3
 _MARK = "store.json"
@@ -116,10 +117,10 @@ class FilesystemStore:
         return reader
 
     def stat(self, storage_id: str) -> StoredObject | InvalidObject:
-        found = self._read_object(storage_id) if is_storage_id(storage_id) else None
+        found = self._look(storage_id, str(self._content(storage_id))) if is_storage_id(storage_id) else None
         if found is None:
             raise self._missing(storage_id)
-        return found
+        return judged(found)
 
     def set_facts(self, storage_id: str, facts: ContentFacts) -> None:
         """Raises `StoredObjectMissingError` also when the present facts cannot be read."""
@@ -144,14 +145,11 @@ class FilesystemStore:
         self._disk.unlink(aside)
 
     def iterate(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject]:
-        """See the contract; holds the names of one directory in memory."""
-        for bucket in self._disk.names(self._objects):
-            if bucket.startswith(bucket_prefix):
-                yield from self._iterate_shard(bucket)
+        return map(judged, self._listed(bucket_prefix))
 
-    def listing(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
+    def listing(self, bucket_prefix: str = "") -> Iterator[ListedObject | InvalidObject | ListingEnd]:
         """See the contract; a disk that was unmounted meanwhile is noticed by its mark."""
-        yield from with_end(self.iterate(bucket_prefix), self._require_mark)
+        return with_end(self._listed(bucket_prefix), self._require_mark)
 
     def begin(self, facts: ContentFacts) -> PutTransactionStatus:
         return self._transactions.begin(facts)
@@ -278,25 +276,33 @@ class FilesystemStore:
 
     # Reading
 
-    def _iterate_shard(self, bucket: str) -> Iterator[StoredObject | InvalidObject]:
-        for name in self._disk.names(self._objects / bucket):
-            if name.endswith(_FACTS_SUFFIX):
-                continue
-            if not is_storage_id(name):
-                yield InvalidObject(name, bucket, "no object of this store has such a name")
-            elif found := self._read_object(name):
-                yield found
+    def _listed(self, bucket_prefix: str) -> Iterator[ListedObject | InvalidObject]:
+        """Holds the names of one directory in memory."""
+        for bucket in self._disk.names(self._objects):
+            if bucket.startswith(bucket_prefix):
+                yield from self._listed_shard(bucket)
 
-    def _read_object(self, storage_id: str) -> StoredObject | InvalidObject | None:
+    def _listed_shard(self, bucket: str) -> Iterator[ListedObject | InvalidObject]:
+        shard = self._objects / bucket
+        with self._disk.directory(shard) as directory:
+            for name in self._disk.names(shard):
+                if name.endswith(_FACTS_SUFFIX):
+                    continue
+                if not is_storage_id(name):
+                    yield InvalidObject(name, bucket, "no object of this store has such a name")
+                # An id leads to one shard only: in another nobody would look for it.
+                elif name[:BUCKET_DIGITS] == bucket and (found := self._look(name, name, directory)):
+                    yield found
+
+    def _look(self, storage_id: str, path: str, directory: int | None = None) -> ListedObject | None:
         """None when there are no bytes, or are none any more once their facts are found missing."""
-        content = self._content(storage_id)
-        status = self._disk.status(content)
+        status = self._disk.status(path, directory)
         if status is None:
             return None
-        record = self._disk.read(self._facts(storage_id))
-        if record is None and self._disk.status(content) is None:
+        record = self._disk.read(f"{path}{_FACTS_SUFFIX}", directory)
+        if record is None and self._disk.status(path, directory) is None:
             return None
-        return decode_object(storage_id, storage_id[:BUCKET_DIGITS], record, status.st_size)
+        return ListedObject(storage_id[:BUCKET_DIGITS], storage_id, status.st_size, record)
 
     def _missing(self, storage_id: str) -> StorageError:
         """Missing bytes are a loss only if the store itself is there."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from datamodel.errors import StorageUnavailableError
-from site_service.storage.contract import InvalidObject, ListingEnd, StoredObject
+from site_service.storage.contract import InvalidObject, ListedObject, ListingEnd
 
 
 def with_end(
-    found: Iterable[StoredObject | InvalidObject], check: Callable[[], None] = lambda: None
-) -> Iterator[StoredObject | InvalidObject | ListingEnd]:
+    found: Iterable[ListedObject | InvalidObject], check: Callable[[], None] = lambda: None
+) -> Iterator[ListedObject | InvalidObject | ListingEnd]:
     """What a store has found, then its end mark; `check` has the last word on whether the store is still there."""
     count = 0
     for one in found:
@@ -21,8 +21,8 @@ def with_end(
 
 
 def proven(
-    listing: Iterable[StoredObject | InvalidObject | ListingEnd],
-) -> Iterator[StoredObject | InvalidObject]:
+    listing: Iterable[ListedObject | InvalidObject | ListingEnd],
+) -> Iterator[ListedObject | InvalidObject]:
     """The objects of a listing. Raises `StorageUnavailableError` instead of ending when it was cut, lost something or is unsorted."""
     count, last = 0, ("", "")
     for one in listing:

@@ -22,6 +22,7 @@ from site_service.storage.contract import (
     ExpectedContent,
     FreeSpace,
     InvalidObject,
+    ListedObject,
     ListingEnd,
     PutTransactionStatus,
     Readable,
@@ -30,7 +31,7 @@ from site_service.storage.contract import (
 )
 from site_service.storage.digests import DigestPlan, MeasuredContent
 from site_service.storage.listings import with_end
-from site_service.storage.records import Segment, TransactionState, new_storage_id, now
+from site_service.storage.records import Segment, TransactionState, encode_object, judged, new_storage_id, now
 
 _BUCKET_DIGITS = 3
 
@@ -88,15 +89,10 @@ class MemoryStore:
             self._objects.pop(storage_id, None)
 
     def iterate(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject]:
-        with self._lock:
-            listed = sorted((stored.storage_bucket, key) for key, (stored, _) in self._objects.items())
-        for bucket, storage_id in listed:
-            held = self._objects.get(storage_id)
-            if held and bucket.startswith(bucket_prefix):
-                yield held[0]
+        return map(judged, self._listed(bucket_prefix))
 
-    def listing(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
-        return with_end(self.iterate(bucket_prefix))
+    def listing(self, bucket_prefix: str = "") -> Iterator[ListedObject | InvalidObject | ListingEnd]:
+        return with_end(self._listed(bucket_prefix))
 
     def begin(self, facts: ContentFacts) -> PutTransactionStatus:
         transaction_id = new_storage_id()
@@ -152,6 +148,14 @@ class MemoryStore:
         """For tests: replace the bytes without anybody noticing."""
         stored, _ = self._find(storage_id)
         self._objects[storage_id] = (stored, content)
+
+    def _listed(self, bucket_prefix: str) -> Iterator[ListedObject]:
+        with self._lock:
+            listed = sorted((stored.storage_bucket, key) for key, (stored, _) in self._objects.items())
+        for bucket, storage_id in listed:
+            held = self._objects.get(storage_id)
+            if held and bucket.startswith(bucket_prefix):
+                yield ListedObject(bucket, storage_id, held[0].length, encode_object(held[0]))
 
     def _keep(self, storage_id: str, content: bytes, checksums: dict[str, str], facts: ContentFacts) -> StoredObject:
         bucket = storage_id[:_BUCKET_DIGITS]

@@ -15,6 +15,7 @@ from site_service.storage.contract import (
     ExpectedContent,
     FreeSpace,
     InvalidObject,
+    ListedObject,
     ListingEnd,
     PutTransactionStatus,
     Readable,
@@ -42,7 +43,7 @@ class ReadOnlyStore:
     def iterate(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject]:
         return self._store.iterate(bucket_prefix)
 
-    def listing(self, bucket_prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
+    def listing(self, bucket_prefix: str = "") -> Iterator[ListedObject | InvalidObject | ListingEnd]:
         return self._store.listing(bucket_prefix)
 
     def status(self, transaction_id: str) -> PutTransactionStatus:

@@ -22,10 +22,12 @@ from site_service.storage.contract import (
     ArtifactStore,
     ByteRange,
     ExpectedContent,
+    ListedObject,
     ListingEnd,
     StoredObject,
 )
 from site_service.storage.listings import proven
+from site_service.storage.records import encode_object, judged
 from tests.conformance.conftest import StoreUnderTest
 from tests.conformance.contents import (
     CONTENT,
@@ -270,10 +272,18 @@ def test_a_listing_proves_its_end_and_how_many_there_were(store: ArtifactStore) 
     assert list(store.listing()) == [ListingEnd(0)]
     for _ in range(5):
         store.write(source(CONTENT), facts())
-    assert list(store.listing()) == [*listed(store), ListingEnd(5)]
-    assert list(proven(store.listing())) == listed(store)
+    *found, end = store.listing()
+    assert end == ListingEnd(5)
+    assert list(proven(store.listing())) == found
+    assert [judged(one) for one in proven(store.listing())] == listed(store)
     bucket = listed(store)[0].storage_bucket
-    assert list(proven(store.listing(bucket))) == listed(store, bucket)
+    assert [judged(one) for one in proven(store.listing(bucket))] == listed(store, bucket)
+
+
+def test_a_listing_has_each_record_as_it_is(store: ArtifactStore) -> None:
+    stored = store.write(source(CONTENT), facts("ünïcode%20.fits"))
+    (found,) = proven(store.listing())
+    assert found == ListedObject(stored.storage_bucket, stored.storage_id, stored.length, encode_object(stored))
 
 
 @pytest.mark.parametrize("keep", range(5))
@@ -296,7 +306,7 @@ def test_a_listing_out_of_order_is_not_believed(store: ArtifactStore) -> None:
     for _ in range(3):
         store.write(source(CONTENT), facts())
     with pytest.raises(StorageUnavailableError, match="out of order"):
-        list(proven([*reversed(listed(store)), ListingEnd(3)]))
+        list(proven([*reversed(list(proven(store.listing()))), ListingEnd(3)]))
 
 
 def test_capabilities_and_free_space_are_told_in_bytes(store: ArtifactStore) -> None:

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
 from datamodel.errors import DatabaseUnavailableError, StorageUnavailableError
-from site_service.file_validate.merge import Compared, Found, Pair, Placed, compare, merged
-from site_service.file_validate.rules import Policy, facts_of
-from site_service.storage.contract import InvalidObject, ListingEnd, StoredObject
+from site_service.file_validate.merge import Compared, Listed, Pair, Placed, compare, merged
+from site_service.storage.contract import InvalidObject, ListedObject, ListingEnd, StoredObject
+from site_service.storage.records import encode_object
 from tests.factories import artifact_row
 from tests.site_service.file_validate.test_rules import found
 
-POLICY = Policy.INVENTORY_IS_ALWAYS_RIGHT
+
+def placed(place: str, **changes: object) -> Placed:
+    row = artifact_row(f"cadc:TEST/{place}", id=uuid.UUID(int=int(place, 16)))
+    made = Placed(
+        place[:3],
+        place,
+        row.content_checksum,
+        row.content_length,
+        str(row.id),
+        row.uri,
+        row.content_type,
+        row.content_encoding,
+        row.content_sha256,
+    )
+    return made._replace(**changes)  # type: ignore[arg-type]  # the caller names real fields
 
 
-def placed(place: str) -> Placed:
-    return Placed(place[:3], place, artifact_row(f"cadc:TEST/{place}", id=uuid.UUID(int=int(place, 16))))
+def stored(place: str, data: bytes = b"content", **changes: Any) -> ListedObject:
+    return listed(found(data=data, storage_id=place, storage_bucket=place[:3], facts=placed(place).facts, **changes))
 
 
-def stored(place: str) -> StoredObject:
-    return found(storage_id=place, storage_bucket=place[:3], facts=facts_of(placed(place).artifact))
+def listed(one: StoredObject) -> ListedObject:
+    return ListedObject(one.storage_bucket, one.storage_id, one.length, encode_object(one))
 
 
 def ended(listed: Iterable[str]) -> list[str | ListingEnd]:
@@ -33,7 +48,6 @@ def ended(listed: Iterable[str]) -> list[str | ListingEnd]:
 
 def sides(rows: Iterable[str | ListingEnd], objects: Iterable[str | ListingEnd]) -> Compared:
     return compare(
-        POLICY,
         [one if isinstance(one, ListingEnd) else placed(one) for one in rows],
         [one if isinstance(one, ListingEnd) else stored(one) for one in objects],
     )
@@ -82,9 +96,57 @@ def test_a_side_out_of_order_is_believed_by_nobody() -> None:
         sides(backwards, [ListingEnd(0)])
 
 
-def test_invalid_and_differing_objects_are_suspect() -> None:
-    place = "a" * 32
-    others: list[Found] = [InvalidObject(place, "aaa", "damaged"), found(data=b"x", storage_id=place)]
-    for other in others:
-        compared = compare(POLICY, [placed(place), ListingEnd(1)], [other, ListingEnd(1)])
-        assert [pair.found for pair in compared.suspects] == [other]
+def is_suspect(row: Placed, other: Listed) -> bool:
+    compared = compare([row, ListingEnd(1)], [other, ListingEnd(1)])
+    assert [pair.found for pair in compared.suspects] in ([], [other])
+    return bool(compared.suspects)
+
+
+PLACE = "a" * 32
+SOUND = stored(PLACE)
+RECORD = SOUND.record or b""
+OTHER_ID = uuid.UUID(int=7)
+
+SUSPECT: dict[str, tuple[Placed, Listed]] = {
+    "a name that is no id": (placed(PLACE), InvalidObject(PLACE, "aaa", "damaged")),
+    "other content": (placed(PLACE), stored(PLACE, b"another")),
+    "content of another length": (placed(PLACE), stored(PLACE, b"x")),
+    "bytes of another length than both say": (placed(PLACE), SOUND._replace(length=8)),
+    "no record": (placed(PLACE), SOUND._replace(record=None)),
+    "an empty record": (placed(PLACE), SOUND._replace(record=b"")),
+    "half a record": (placed(PLACE), SOUND._replace(record=RECORD[:-20])),
+    "a record of another version": (
+        placed(PLACE),
+        SOUND._replace(record=RECORD.replace(b'"version":1', b'"version":2')),
+    ),
+    "facts of another id": (placed(PLACE, artifact_id=str(OTHER_ID)), SOUND),
+    "facts of another uri": (placed(PLACE, uri="cadc:TEST/other"), SOUND),
+    "another type": (placed(PLACE, content_type="text/plain"), SOUND),
+    "another encoding": (placed(PLACE, content_encoding="gzip"), SOUND),
+    "another digest by another algorithm": (placed(PLACE, content_checksum=f"sha-256:{0:064x}"), SOUND),
+    "another digest by the only algorithm of both": (
+        placed(PLACE, content_checksum=f"sha-1:{0:040x}", content_sha256=bytes(32)),
+        SOUND,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(SUSPECT))
+def test_invalid_and_differing_objects_are_suspect(name: str) -> None:
+    assert is_suspect(*SUSPECT[name])
+
+
+def test_any_flipped_bit_of_a_record_is_suspect() -> None:
+    for offset, bit in ((offset, bit) for offset in range(len(RECORD) - 1) for bit in range(8)):
+        record = bytearray(RECORD)
+        record[offset] ^= 1 << bit
+        assert is_suspect(placed(PLACE), SOUND._replace(record=bytes(record))), (offset, bit)
+
+
+def test_what_is_equal_by_the_rules_but_written_otherwise_is_no_suspect() -> None:
+    without_sha256 = {"md5": placed(PLACE).content_checksum.removeprefix("md5:")}
+    assert not is_suspect(placed(PLACE), SOUND)
+    assert not is_suspect(placed(PLACE, content_sha256=None), SOUND)
+    assert not is_suspect(placed(PLACE), stored(PLACE, checksums=without_sha256))
+    assert not is_suspect(placed(PLACE, content_checksum=f"sha-1:{0:040x}"), SOUND)
+    assert not is_suspect(placed(PLACE), SOUND._replace(record=RECORD.rstrip(b"\n")))

@@ -30,7 +30,7 @@ from site_service.file_validate.survey import survey_bucket
 from site_service.scrub.operations import take_out
 from site_service.scrub.reading import Verdict
 from site_service.scrub.rules import Finding
-from site_service.storage.contract import ArtifactStore, InvalidObject, ListingEnd, StoredObject
+from site_service.storage.contract import ArtifactStore, InvalidObject, ListedObject, ListingEnd, StoredObject
 from tests.factories import artifact_row, insert_artifact_row
 from tests.faults import Crash, CutListing, LossyListing, flip_bit
 from tests.site_service.file_validate.conftest import INVENTORY, NOW, Site
@@ -148,7 +148,7 @@ class PutDuringListing:
         self._store = place.store
         self.put: list[StoredObject] = []
 
-    def listing(self, prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
+    def listing(self, prefix: str = "") -> Iterator[ListedObject | InvalidObject | ListingEnd]:
         for one in self._store.listing(prefix):
             if isinstance(one, ListingEnd):
                 self.put.append(self._place.put(f"cadc:NEW/{len(self.put)}")[1])
@@ -165,7 +165,7 @@ def test_a_file_put_after_its_part_of_the_listing_was_read_is_not_missing(place:
         """Read when the store's side is at its end: the order in which the original loses files."""
         return queries.placed_artifacts("")
 
-    listed = [one for one in store.listing("") if isinstance(one, StoredObject)]
+    listed = [one for one in store.listing("") if isinstance(one, ListedObject)]
     assert listed == []
     survey = survey_bucket(store=store, policy=INVENTORY, bucket="", grace=NOW, rows=late_rows)  # type: ignore[arg-type]  # enough of one
     assert len(store.put) == 2
@@ -176,7 +176,7 @@ def test_a_missing_object_is_believed_only_if_the_store_says_so_of_its_very_id(p
     _, stored = place.put()
 
     class Forgetful(PutDuringListing):
-        def listing(self, prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
+        def listing(self, prefix: str = "") -> Iterator[ListedObject | InvalidObject | ListingEnd]:
             yield ListingEnd(0)
 
     forgetful: ArtifactStore = Forgetful(place)  # type: ignore[assignment]  # enough of one
@@ -301,7 +301,7 @@ class DyingStore:
         if self._left < 0:
             raise Crash
 
-    def listing(self, prefix: str = "") -> Iterator[StoredObject | InvalidObject | ListingEnd]:
+    def listing(self, prefix: str = "") -> Iterator[ListedObject | InvalidObject | ListingEnd]:
         self._step()
         return self._store.listing(prefix)
 
