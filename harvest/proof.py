@@ -137,7 +137,9 @@ class Prover:
             cells = [found.get(wire, NULL) for wire in self._stream.wire_names if wire != "txid"]
             identity = found["id"]
             is_id = re.fullmatch(Kind.UUID.value[1], identity) is not None
-            self.false_rows.append(FalseRow(identity if is_id else None, "\t".join(cells), reason))
+            # PostgreSQL takes every character but this one.
+            shown = "\t".join(cells).replace("\0", "\N{REPLACEMENT CHARACTER}")
+            self.false_rows.append(FalseRow(identity if is_id else None, shown, reason))
 
     def _no_table(self, why: str) -> RemoteProtocolError:
         return RemoteProtocolError(f"a page of {self._stream.name} is not a table: {why}")

@@ -333,6 +333,7 @@ def test_colliding_artifacts_converge_on_the_later_one(peer: FakeInventory, seco
         ({"contentLength": None}, "contentLength is missing"),
         ({"id": "nobody"}, "id is malformed"),
         ({"uri": "cadc:TEST/a b"}, "uri is malformed"),
+        ({"contentType": "text/\0plain"}, "contentType is malformed"),
         ({"uri": "cadc:" + "x" * 600}, "uri is malformed"),
         ({"uri": None}, "uri is missing"),
         ({"contentChecksum": "md5:abc"}, "contentChecksum is malformed"),
