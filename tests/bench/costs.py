@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_SAMPLE_SECONDS = 2.0
 _Result = TypeVar("_Result")
 
 
@@ -49,10 +48,10 @@ class Meter:
         return result, Cost(service, database)
 
     @contextmanager
-    def sampling(self) -> Iterator[None]:
-        """Memory is looked at every other second."""
+    def sampling(self, seconds: float = 2.0) -> Iterator[None]:
+        """Memory is looked at so often."""
         stop = threading.Event()
-        thread = threading.Thread(target=self._sample, args=(stop,), daemon=True)
+        thread = threading.Thread(target=self._sample, args=(stop, seconds), daemon=True)
         thread.start()
         try:
             yield
@@ -66,8 +65,8 @@ class Meter:
         database = sum(known[pid].ticks for root in self._databases for pid in _descendants(known, root))
         return service / _TICKS, database / _TICKS
 
-    def _sample(self, stop: threading.Event) -> None:
-        while not stop.wait(_SAMPLE_SECONDS):
+    def _sample(self, stop: threading.Event, seconds: float) -> None:
+        while not stop.wait(seconds):
             known = _processes()
             for pid in chain.from_iterable(_descendants(known, root) for root in tuple(self.services)):
                 with suppress(OSError):
