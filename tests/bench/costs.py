@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -61,9 +61,7 @@ class Meter:
 
     def _seconds(self) -> tuple[float, float]:
         known = _processes()
-        service = sum(known[pid].ticks for root in self.services for pid in _descendants(known, root))
-        database = sum(known[pid].ticks for root in self._databases for pid in _descendants(known, root))
-        return service / _TICKS, database / _TICKS
+        return _seconds_of(known, self.services), _seconds_of(known, self._databases)
 
     def _sample(self, stop: threading.Event, seconds: float) -> None:
         while not stop.wait(seconds):
@@ -74,6 +72,16 @@ class Meter:
                     self.peaks[name] = max(self.peaks.get(name, 0.0), _share(pid))
 
 
+def processor_seconds(root: int) -> float:
+    """What a process and all that descends from it have taken so far."""
+    return _seconds_of(_processes(), [root])
+
+
+def largest_share(root: int) -> float:
+    """MiB of the largest among a process and all that descends from it: its share (PSS)."""
+    return max(map(_share, _descendants(_processes(), root)))
+
+
 def _processes() -> dict[int, _Process]:
     found = {}
     for entry in Path("/proc").iterdir():
@@ -82,6 +90,10 @@ def _processes() -> dict[int, _Process]:
             with suppress(OSError):
                 found[int(entry.name)] = _parsed((entry / "stat").read_text())
     return found
+
+
+def _seconds_of(known: dict[int, _Process], roots: Iterable[int]) -> float:
+    return sum(known[pid].ticks for root in roots for pid in _descendants(known, root)) / _TICKS
 
 
 def _parsed(stat: str) -> _Process:
