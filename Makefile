@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := demo
-.PHONY: install install-dev demo check check-code check-site check-global openapi test test-long bench bench-long bench-growth lock audit clean
+.PHONY: install install-dev demo check check-code check-site check-global openapi test test-long bench bench-long bench-growth bench-memory bench-startup lock audit clean
 
 PYTHON3 ?= python3
 VENV ?= .venv
@@ -74,6 +74,14 @@ bench-long: install-dev
 # The cost of one operation with 10⁵, 10⁶ and 10⁷ artifacts (`ARGS="--rows 100000 1000000"` for fewer); 25 GB in TMPDIR and an hour.
 bench-growth: install-dev
 	$(PYTHON) -m tests.bench.growth $(ARGS)
+
+# The memory of each process with files of 1 KiB and one of 10 GiB (`ARGS="--gib 2"` for a smaller one); 20 GiB in TMPDIR and some minutes.
+bench-memory: install-dev
+	$(PYTHON) -m tests.bench.memory $(ARGS)
+
+# How long each process takes to be ready, started by itself (`ARGS=--cold`: also with files that are not in memory); some minutes.
+bench-startup: install-dev
+	$(PYTHON) -m tests.bench.startup $(ARGS)
 
 # `make lock ARGS=--upgrade` takes new versions, `make lock` only what pyproject.toml demands.
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 
 from django.core.management import execute_from_command_line, load_command_class
 
-from datamodel.audit import acting
-
 SETTINGS = {"site": "site_service.settings", "global": "global_inventory.settings"}
 WITHOUT_ROLE = {"demo": "harvest", "embedded": "datamodel"}
 # Of a role, but it only becomes another process, which loads Django itself.
@@ -42,6 +40,9 @@ def main(argv: Sequence[str], environment: Mapping[str, str]) -> None:
     if command in WITHOUT_DJANGO:
         load_command_class(WITHOUT_DJANGO[command], command).run_from_argv(list(argv))
         return
+    # With it comes half of Django.
+    from datamodel.audit import acting  # noqa: PLC0415
+
     acting.run_command(command)
     execute_from_command_line(list(argv))
 

@@ -8,6 +8,8 @@ from celery import Celery, signals
 
 os.environ.setdefault("INVENTORY_ROLE", "global")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "global_inventory.settings")
+# Celery would load every page to check it, and throw away what is found.
+os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 
 from django.conf import settings
 

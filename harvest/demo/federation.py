@@ -119,8 +119,6 @@ def own_variables(inventory: Inventory, remotes: Iterable[Inventory], known: Sec
         "INVENTORY_SYNC_FREE_BYTES": str(FREE_BYTES // 4),
         "INVENTORY_PUT_FREE_BYTES": str(FREE_BYTES // 8),
         "PYTHONUNBUFFERED": "1",
-        # A worker would load every page of the admin to check it; `make check` has done that.
-        "CELERY_SKIP_CHECKS": "1",
     }
     if inventory.role == "site":
         settings |= {

@@ -37,7 +37,14 @@ from site_service.storage.digests import DigestPlan, MeasuredContent
 from site_service.storage.listings import with_end
 from site_service.storage.objecttransactions import ObjectTransactions
 from site_service.storage.objectupload import MAX_PARTS, MIN_PART, KeyWriter
-from site_service.storage.records import encode_object, is_storage_id, judged, new_storage_id, now
+from site_service.storage.records import (
+    TransactionState,
+    encode_object,
+    is_storage_id,
+    judged,
+    new_storage_id,
+    now,
+)
 
 DEFAULT_PART_SIZE = 16 * 1024 * 1024
 _BUCKET_DIGITS = 3
@@ -148,8 +155,7 @@ class BucketStore:
         state = self._transactions.close(transaction_id)
         stored = self._stored(transaction_id, state.length, state.checksums, facts)
         self._bucket.put(_facts_key(transaction_id), encode_object(stored))
-        if self._bucket.length(_content_key(transaction_id)) != state.length:
-            self._transactions.publish(state, _content_key(transaction_id))
+        self._publish(transaction_id, state)
         self._transactions.drop(transaction_id)
         return stored
 
@@ -183,6 +189,17 @@ class BucketStore:
     def _stored(self, storage_id: str, length: int, checksums: dict[str, str], facts: ContentFacts) -> StoredObject:
         kept = self._plan.select(checksums)
         return StoredObject(storage_id, storage_id[:_BUCKET_DIGITS], length, kept, facts, now())
+
+    def _publish(self, transaction_id: str, state: TransactionState) -> None:
+        """Another process may have done it, or do it at this moment and take the segments away: who commits may have asked twice."""
+        key = _content_key(transaction_id)
+        if self._bucket.length(key) == state.length:
+            return
+        try:
+            self._transactions.publish(state, key)
+        except StorageError:
+            if self._bucket.length(key) != state.length:
+                raise
 
     def _discard(self, storage_id: str) -> None:
         """Undo a failed write; what cannot be removed now is found by the sweep."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from hashlib import md5
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from site_service.storage.contract import ByteRange
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, MultipartUploadTypeDef
 
 _FULL = frozenset({"QuotaExceeded", "InsufficientCapacity", "InsufficientStorage", "XMinioStorageFull", "507"})
 _MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
@@ -196,21 +196,28 @@ class S3Bucket:
 
     @_failures("abort an upload")
     def abort_upload(self, key: str, upload_id: str) -> None:
-        self.client.abort_multipart_upload(Bucket=self._name, Key=self._prefix + key, UploadId=upload_id)
+        with suppress(self.client.exceptions.NoSuchUpload):
+            self.client.abort_multipart_upload(Bucket=self._name, Key=self._prefix + key, UploadId=upload_id)
 
     def pending_uploads(self) -> Iterator[PendingUpload]:
-        """Judged by the newest part: an upload may be long and alive."""
+        """Judged by the newest part: an upload may be long and alive. Others end while they are looked at: those are left out."""
         with _failures("list uploads"):
             for page in self.client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self._name, Prefix=self._prefix
             ):
                 for upload in page.get("Uploads", ()):
-                    touched = self._last_part_at(upload["Key"], upload["UploadId"]) or upload["Initiated"]
-                    yield PendingUpload(upload["Key"].removeprefix(self._prefix), upload["UploadId"], touched)
+                    if touched := self._touched_at(upload):
+                        yield PendingUpload(upload["Key"].removeprefix(self._prefix), upload["UploadId"], touched)
 
-    def _last_part_at(self, key: str, upload_id: str) -> datetime | None:
+    def _touched_at(self, upload: MultipartUploadTypeDef) -> datetime | None:
+        """When its last part came, else when it was begun; None once it has ended."""
+        key, upload_id = upload["Key"], upload["UploadId"]
         pages = self.client.get_paginator("list_parts").paginate(Bucket=self._name, Key=key, UploadId=upload_id)
-        return max((part["LastModified"] for page in pages for part in page.get("Parts", ())), default=None)
+        parts = (part["LastModified"] for page in pages for part in page.get("Parts", ()))
+        try:
+            return max(parts, default=upload["Initiated"])
+        except self.client.exceptions.NoSuchUpload:
+            return None
 
     def _get(self, key: str, options: Mapping[str, Any]) -> GetObjectOutputTypeDef | None:
         with _failures("get an object"):

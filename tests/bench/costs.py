@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_SAMPLE_SECONDS = 2.0
 _Result = TypeVar("_Result")
 
 
@@ -49,10 +48,10 @@ class Meter:
         return result, Cost(service, database)
 
     @contextmanager
-    def sampling(self) -> Iterator[None]:
-        """Memory is looked at every other second."""
+    def sampling(self, seconds: float = 2.0) -> Iterator[None]:
+        """Memory is looked at so often."""
         stop = threading.Event()
-        thread = threading.Thread(target=self._sample, args=(stop,), daemon=True)
+        thread = threading.Thread(target=self._sample, args=(stop, seconds), daemon=True)
         thread.start()
         try:
             yield
@@ -62,17 +61,25 @@ class Meter:
 
     def _seconds(self) -> tuple[float, float]:
         known = _processes()
-        service = sum(known[pid].ticks for root in self.services for pid in _descendants(known, root))
-        database = sum(known[pid].ticks for root in self._databases for pid in _descendants(known, root))
-        return service / _TICKS, database / _TICKS
+        return _seconds_of(known, self.services), _seconds_of(known, self._databases)
 
-    def _sample(self, stop: threading.Event) -> None:
-        while not stop.wait(_SAMPLE_SECONDS):
+    def _sample(self, stop: threading.Event, seconds: float) -> None:
+        while not stop.wait(seconds):
             known = _processes()
             for pid in chain.from_iterable(_descendants(known, root) for root in tuple(self.services)):
                 with suppress(OSError):
                     name = known[pid].name
                     self.peaks[name] = max(self.peaks.get(name, 0.0), _share(pid))
+
+
+def processor_seconds(root: int) -> float:
+    """What a process and all that descends from it have taken so far."""
+    return _seconds_of(_processes(), [root])
+
+
+def largest_share(root: int) -> float:
+    """MiB of the largest among a process and all that descends from it: its share (PSS)."""
+    return max(map(_share, _descendants(_processes(), root)))
 
 
 def _processes() -> dict[int, _Process]:
@@ -83,6 +90,10 @@ def _processes() -> dict[int, _Process]:
             with suppress(OSError):
                 found[int(entry.name)] = _parsed((entry / "stat").read_text())
     return found
+
+
+def _seconds_of(known: dict[int, _Process], roots: Iterable[int]) -> float:
+    return sum(known[pid].ticks for root in roots for pid in _descendants(known, root)) / _TICKS
 
 
 def _parsed(stat: str) -> _Process:

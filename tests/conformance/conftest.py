@@ -1,16 +1,7 @@
-"""The stores under test: each a fresh one, and a way to open it again as another process would.
-
-The object store is tested against `S3_ENDPOINT_URL` (keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) if that is set, else
-against moto's server, in a process of its own so that its memory is not taken for ours.
-"""
+"""The stores under test: each a fresh one, and a way to open it again as another process would."""
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from storages.backends.s3 import S3Storage
 
 from site_service.storage.bucketstore import BucketStore
 from site_service.storage.contract import ArtifactStore
 from site_service.storage.filesystem import FilesystemStore
 from site_service.storage.memory import MemoryStore
 from site_service.storage.objectstore import ObjectStore, S3Bucket
+from tests.s3 import s3_bucket, s3_server
 
 PART_SIZE = 5 * 1024 * 1024
 
@@ -41,50 +32,15 @@ class StoreUnderTest:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The address of an S3 server on this machine."""
-    if configured := os.environ.get("S3_ENDPOINT_URL"):
-        yield configured
-        return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(port)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise TimeoutError("moto's server does not listen")
+    with s3_server() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def s3_options(s3_endpoint: str) -> Iterator[dict[str, Any]]:
     """Options of django-storages for a bucket of this test run; removed afterwards."""
-    options = {
-        "bucket_name": f"conformance-{uuid.uuid4().hex}",
-        "endpoint_url": s3_endpoint,
-        "region_name": "us-east-1",
-        "access_key": os.environ.get("AWS_ACCESS_KEY_ID", "testing"),
-        "secret_key": os.environ.get("AWS_SECRET_ACCESS_KEY", "testing"),
-    }
-    bucket = S3Storage(**options).bucket
-    bucket.create()
-    yield options
-    for upload in bucket.multipart_uploads.all():
-        upload.abort()
-    bucket.objects.all().delete()
-    bucket.delete()
-    bucket.meta.client.close()
+    with s3_bucket(s3_endpoint) as options:
+        yield options
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,16 @@ def test_a_forgotten_upload_is_listed_with_the_time_of_its_last_part(bucket: S3B
     assert list(bucket.pending_uploads()) == []
 
 
+def test_an_upload_that_ends_while_forgotten_ones_are_looked_for_is_none_of_them(bucket: S3Bucket) -> None:
+    ids = {key: bucket.begin_upload(key) for key in ("a", "b", "c")}
+    pending = bucket.pending_uploads()
+    assert next(pending).key == "a"
+    bucket.abort_upload("b", ids["b"])
+    assert [upload.key for upload in pending] == ["c"]
+    for key in ("a", "a", "c"):
+        bucket.abort_upload(key, ids[key])
+
+
 def test_a_bucket_that_does_not_exist_is_unavailable_and_never_empty(s3_client: Any) -> None:
     lost = S3Bucket(s3_client, f"no-such-bucket-{uuid.uuid4().hex}")
     for attempt in (lambda: list(lost.list("")), lambda: lost.get("key"), lambda: lost.put("key", b"")):

@@ -81,6 +81,8 @@ class MemoryBucket:
 
     def copy_part(self, key: str, upload_id: str, number: int, source: str, byte_range: ByteRange) -> str:
         self._change("copy_part")
+        if source not in self.held.keys:
+            raise StorageUnavailableError("there is nothing to copy")
         content = self.held.keys[source][byte_range.start : byte_range.start + byte_range.length]
         self.held.uploads[upload_id][1][number] = content
         return _tag(content)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from datamodel.errors import NotConfiguredError, StateConflictError, StorageUnavailableError
+from datamodel.errors import NotConfiguredError, StateConflictError, StorageUnavailableError, StoredObjectMissingError
 from site_service.storage.bucketstore import BucketStore
 from site_service.storage.contract import ContentFacts, InvalidObject, StoredObject
 from site_service.storage.objectupload import MIN_PART
@@ -92,6 +92,44 @@ def test_a_commit_that_crashed_at_any_step_is_finished_by_committing_again() -> 
         assert length_of(store, found) == len(CONTENT)
         step += 1
     assert step > 5
+
+
+class OvertakenBucket(MemoryBucket):
+    """Somebody else acts after the first look at an object."""
+
+    def __init__(self, held: BucketContent, act: Callable[[], object]) -> None:
+        super().__init__(held)
+        self._acts = [act]
+
+    def length(self, key: str) -> int | None:
+        found = super().length(key)
+        while self._acts:
+            self._acts.pop()()
+        return found
+
+
+@pytest.mark.parametrize("lengths", [(5000, 17), (MIN_PART, 17)], ids=["read again", "copied"])
+def test_a_commit_that_another_service_has_finished_meanwhile_is_none_that_failed(lengths: tuple[int, int]) -> None:
+    held = BucketContent()
+    other = store_in(MemoryBucket(held))
+    key = other.begin(FACTS).transaction_id
+    for length in lengths:
+        other.append(key, GeneratedSource(length))
+    stored = store_in(OvertakenBucket(held, lambda: other.commit(key, FACTS))).commit(key, FACTS)
+    assert length_of(other, stored) == sum(lengths)
+    assert [each.storage_id for each in other.iterate()] == [key]
+    assert len(held.keys) == 2
+    assert held.uploads == {}
+
+
+def test_a_commit_whose_segments_are_gone_fails() -> None:
+    held = BucketContent()
+    store = store_in(MemoryBucket(held))
+    key = store.begin(FACTS).transaction_id
+    store.append(key, io.BytesIO(CONTENT))
+    with pytest.raises(StoredObjectMissingError):
+        store_in(OvertakenBucket(held, lambda: store.abort(key))).commit(key, FACTS)
+    assert list(store.iterate()) == []
 
 
 def test_nothing_is_appended_to_a_put_transaction_once_its_commit_has_begun() -> None:
