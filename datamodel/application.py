@@ -53,7 +53,7 @@ def _environ_key(header: str) -> str:
 class _DirectRequest(WSGIRequest):
     @cached_property
     def headers(self) -> HttpHeaders:
-        return _Headers(self.environ)
+        return _Headers(self.META)
 
 
 class _DirectHandler(WSGIHandler):
