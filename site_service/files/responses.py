@@ -46,9 +46,9 @@ def set_serving_headers(response: HttpResponseBase, artifact: ArtifactRow, filen
 
 
 def _wanted(request: HttpRequest, artifact: ArtifactRow) -> list[str] | None:
-    """None: the best one."""
+    """None where nobody has a wish."""
     header = request.headers.get("Want-Repr-Digest")
-    if not header:
+    if header is None:
         return None
     available = [checksum.algorithm for checksum in checksums_of(artifact)]
     return rules.wanted_algorithms(header, available)

@@ -116,13 +116,11 @@ def judge_read(conditions: ReadConditions, *, etag: str, last_modified: datetime
     return ReadVerdict.SEND
 
 
-def wanted_algorithms(header: str | None, available: Sequence[str]) -> list[str]:
+def wanted_algorithms(header: str, available: Sequence[str]) -> list[str]:
     """Of the available digests (best first) those to answer a Want-Repr-Digest with; unreadable members do not count.
 
-    Without the header the best one. A wish for nothing that is known gets the best one too: it costs nothing.
+    A wish for nothing that is known gets the best one: it costs nothing.
     """
-    if not header:
-        return list(available[:1])
     wishes = [match for member in header.split(",") if (match := _WANTED.match(_BLANKS.sub("", member).lower()))]
     names = {"sha": "sha-1"}
     weights = {names.get(match[1], match[1]): int(match[2]) for match in wishes}
