@@ -19,6 +19,7 @@ from datamodel.errors import (
 )
 from site_service.storage.contract import ByteRange, InvalidObject
 from site_service.storage.filesystem import FilesystemStore
+from site_service.storage.listings import proven
 from tests.faults import (
     BreakingSource,
     BrokenListDisk,
@@ -220,6 +221,19 @@ def test_a_foreign_file_among_the_objects_is_reported(store: FilesystemStore, ro
     found = list(store.iterate())
     assert found[0] == stored
     assert isinstance(found[1], InvalidObject)
+
+
+def test_an_object_that_was_copied_into_another_directory_is_listed_once_and_in_order(
+    store: FilesystemStore, root: Path
+) -> None:
+    written = [store.write(io.BytesIO(CONTENT), FACTS) for _ in range(2)]
+    for stored in written:
+        elsewhere = root / "objects" / ("000" if stored.storage_bucket != "000" else "fff")
+        elsewhere.mkdir(exist_ok=True)
+        for path in (root / place(stored), _facts_of(root / place(stored))):
+            shutil.copy(path, elsewhere)
+    assert len(list(proven(store.listing()))) == len(written)
+    assert list(store.iterate()) == sorted(written, key=lambda stored: stored.storage_id)
 
 
 def test_bytes_that_end_while_being_read_are_an_error_not_a_short_file(store: FilesystemStore, root: Path) -> None:
