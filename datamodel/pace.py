@@ -144,9 +144,13 @@ class PacedSocket(socket.socket):
         return self._when_ready(select.POLLOUT, partial(super().send, data, flags))
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
-        """As the standard library's, without copying where the system can; each wait for the reader counts."""
+        """As the standard library's, without copying where the system can; each wait for the reader counts.
+
+        A file that has a method `passed` is told up to where it was sent.
+        """
         end = os.fstat(file.fileno()).st_size if count is None else offset + count
         at = offset
+        passed: Callable[[int], None] | None = getattr(file, "passed", None)
         while at < end:
             try:
                 sent = self._paced(partial(self._send_from, file, at, min(end - at, _BLOCK)))
@@ -157,6 +161,8 @@ class PacedSocket(socket.socket):
             if not sent:
                 break
             at += sent
+            if passed:
+                passed(at)
         return at - offset
 
     def _send_from(self, file: IO[bytes], at: int, size: int) -> int:

@@ -15,6 +15,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from gunicorn.http.body import Body, LengthReader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from datamodel import env
@@ -81,12 +82,53 @@ class InvitingWorker(ThreadWorker):
     def handle_request(self, req: Any, conn: Any) -> bool:
         if isinstance(conn.sock, PacedSocket):
             conn.sock.expect_body()
+        if isinstance(req.body.reader, LengthReader):
+            req.body = _DirectBody(req.unreader, req.body.reader.length)
         if req._expected_100_continue:
             req._expected_100_continue = False
             # Whether the client sends its body after a final answer is its own choice: nothing can follow on this connection.
             req.must_close = True
             req.body.reader = _InvitingReader(req, conn.sock)
         return bool(super().handle_request(req, conn))  # type: ignore[no-untyped-call]  # gunicorn has no types
+
+
+class _DirectBody(Body):
+    """A body of known length whose blocks are what the socket gave; gunicorn copies each through two buffers."""
+
+    def __init__(self, unreader: Any, length: int) -> None:
+        super().__init__(_DirectReader(unreader, length))  # type: ignore[no-untyped-call]  # gunicorn has no types
+
+    def read(self, size: int | None = None) -> bytes:
+        if not size or size < 0 or self.buf.tell():
+            return bytes(super().read(size))  # type: ignore[no-untyped-call]  # gunicorn has no types
+        return bytes(self._read_reader(size))  # type: ignore[no-untyped-call]  # gunicorn has no types
+
+
+class _DirectReader:
+    """Up to `size` bytes, and fewer only at the end of the body or of the connection."""
+
+    def __init__(self, unreader: Any, length: int) -> None:
+        came_with_header = unreader.take_buffered()
+        unreader.unread(came_with_header[length:])
+        self._head: bytes = came_with_header[:length]
+        self._socket: socket.socket = unreader.sock
+        self._left = length
+
+    def read(self, size: int) -> bytes:
+        missing = min(size, self._left)
+        pieces = []
+        while missing and (piece := self._piece(missing)):
+            pieces.append(piece)
+            missing -= len(piece)
+            self._left -= len(piece)
+        # One piece is returned as it is.
+        return b"".join(pieces)
+
+    def _piece(self, size: int) -> bytes:
+        if not self._head:
+            return self._socket.recv(size)
+        piece, self._head = self._head[:size], self._head[size:]
+        return piece
 
 
 class _InvitingReader:

@@ -239,7 +239,9 @@ def _pools() -> urllib3.PoolManager:
 def _get(source: Source, offset: int, limits: Limits) -> BaseHTTPResponse:
     parts, _ = _address(source)
     path = parts.path + (f"?{parts.query}" if parts.query else "")
-    return _ask(source, "GET", path, limits, headers={"Range": f"bytes={offset}-"} if offset else {})
+    # Each copy is read once: neither a proxy nor the source's memory need keep it for others.
+    headers = {"Cache-Control": "no-store"} | ({"Range": f"bytes={offset}-"} if offset else {})
+    return _ask(source, "GET", path, limits, headers=headers)
 
 
 def post(source: Source, path: str, document: object, limits: Limits) -> tuple[BaseHTTPResponse, Stream]:

@@ -155,6 +155,12 @@ def applicable_range(request: HttpRequest, *, etag: str, last_modified: datetime
     return header if is_same else None
 
 
+def is_read_once(request: HttpRequest) -> bool:
+    """Whether the client asks that nobody on the way keep the content (`Cache-Control: no-store`: RFC 9111, 5.2.1.5)."""
+    header = request.META.get("HTTP_CACHE_CONTROL")
+    return header is not None and "no-store" in [each.strip().lower() for each in header.split(",")]
+
+
 def parse_transaction(request: HttpRequest) -> TransactionRequest:
     """The `x-put-txn-…` headers. Raises `InvalidRequestError`."""
     op, identity = request.headers.get("X-Put-Txn-Op"), request.headers.get("X-Put-Txn-Id")

@@ -83,6 +83,7 @@ _CONDITIONS = [
 _RANGES = [
     _parameter("Range", "header", "bytes=A-B, bytes=A-, bytes=-N, or up to 16 of these."),
     _parameter("If-Range", "header", "An entity tag or date: the range holds only for that content."),
+    _parameter("Cache-Control", "header", "no-store: you read it once; what is sent need not stay in memory here."),
 ]
 _DECLARED = [
     _parameter("Digest", "header", "md5=BASE64 (or sha-1, sha-256, sha-384, sha-512): of the whole content; else 412."),

@@ -105,18 +105,23 @@ def _send(request: HttpRequest, path: FilePath, artifact: ArtifactRow, located: 
     is_file = store.capabilities.is_local
     with reading.reporting_missing(store, artifact, located):
         if not spans:
-            content = _open(artifact, located, None)
+            content = _open(request, artifact, located, None)
             return responses.whole_response(request, artifact, path.filename, content, is_file=is_file)
         if len(spans) == 1:
-            content = _open(artifact, located, spans[0])
+            content = _open(request, artifact, located, spans[0])
             return responses.range_response(request, artifact, path.filename, content, spans[0], is_file=is_file)
         parts = responses.MultipartRanges(store, located.storage_id, artifact, spans)
         return responses.multipart_response(request, artifact, path.filename, parts)
 
 
-def _open(artifact: ArtifactRow, located: Located, span: Span | None) -> Readable:
+def _open(request: HttpRequest, artifact: ArtifactRow, located: Located, span: Span | None) -> Readable:
     asked = ByteRange(span.start, span.length) if span is not None else None
-    return get_store().open(located.storage_id, expected_length=artifact.content_length, byte_range=asked)
+    return get_store().open(
+        located.storage_id,
+        expected_length=artifact.content_length,
+        byte_range=asked,
+        drop_behind=headers.is_read_once(request),
+    )
 
 
 def _refuse_soda(request: HttpRequest) -> None:

@@ -97,7 +97,15 @@ class BucketStore:
             undo.pop_all()
         return stored
 
-    def open(self, storage_id: str, *, expected_length: int, byte_range: ByteRange | None = None) -> Readable:
+    def open(
+        self,
+        storage_id: str,
+        *,
+        expected_length: int,
+        byte_range: ByteRange | None = None,
+        drop_behind: bool = False,
+    ) -> Readable:
+        del drop_behind
         if byte_range and (byte_range.start < 0 or byte_range.start + byte_range.length > expected_length):
             raise RangeNotSatisfiableError("the range lies outside the content", length=expected_length)
         opened = self._bucket.open(_content_key(storage_id), byte_range) if is_storage_id(storage_id) else None

@@ -163,11 +163,19 @@ class ArtifactStore(Protocol):
         """
         ...
 
-    def open(self, storage_id: str, *, expected_length: int, byte_range: ByteRange | None = None) -> Readable:
+    def open(
+        self,
+        storage_id: str,
+        *,
+        expected_length: int,
+        byte_range: ByteRange | None = None,
+        drop_behind: bool = False,
+    ) -> Readable:
         """Open for reading; checks before the first byte that the object exists and has `expected_length` bytes.
 
         A POSIX store yields a real file at the position of the first asked byte (has `fileno`: sendfile works if the count
-        is given). Raises `StoredObjectMissingError`, `RangeNotSatisfiableError` for a range beyond `expected_length`. A reader
+        is given). With `drop_behind`, for who reads once, what was read does not stay in the system's memory unless the content
+        was there before: a hint, which stores without such memory ignore. Raises `StoredObjectMissingError`, `RangeNotSatisfiableError` for a range beyond `expected_length`. A reader
         whose object turns out shorter raises while reading; it never ends early.
         """
         ...

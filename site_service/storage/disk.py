@@ -11,7 +11,7 @@ import functools
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -27,7 +27,9 @@ R = TypeVar("R")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ_SIZE = 1024 * 1024
 _RECORD_SIZE = 4096
-_WRITEBACK_SIZE = 8 * 1024 * 1024
+_WINDOW = 8 * 1024 * 1024
+# What was written or read last stays in memory: of a smaller file, all.
+_KEPT = 4 * _WINDOW
 
 
 class storage_failures:  # noqa: N801  # read as what it does: `with`, or on top of a function
@@ -76,9 +78,12 @@ class StoredFile(io.FileIO):
     `read` raises `StorageUnavailableError` when the disk fails and `StoredObjectMissingError` when the file ends early.
     """
 
-    def __init__(self, descriptor: int, start: int, length: int) -> None:
+    def __init__(self, descriptor: int, start: int, length: int, *, drop_behind: bool = False) -> None:
         super().__init__(descriptor, "rb")
         self._remaining = length
+        self._end = start + length
+        self._told = start
+        self._drops_behind = drop_behind and length > _KEPT and not _is_cached(descriptor, start + length // 2)
         if start:
             self.seek(start)
 
@@ -105,6 +110,15 @@ class StoredFile(io.FileIO):
         if wanted and not count:
             raise StoredObjectMissingError(f"the object ends {self._remaining} bytes early")
         self._remaining -= count
+        self.passed(self._end - self._remaining)
+
+    def passed(self, position: int) -> None:
+        """All before this byte has been read, or sent without reading it here (`sendfile`)."""
+        if self._drops_behind and position - self._told >= _WINDOW:
+            self._told = position
+            # It is an advice: what a file system does not know of it is no failure.
+            with suppress(OSError):
+                _let_go(self.fileno(), position)
 
 
 class Disk:
@@ -129,9 +143,9 @@ class Disk:
             return None
 
     @storage_failures("open a file")
-    def reader(self, descriptor: int, start: int, length: int) -> StoredFile:
+    def reader(self, descriptor: int, start: int, length: int, *, drop_behind: bool = False) -> StoredFile:
         """Takes the descriptor over."""
-        return StoredFile(descriptor, start, length)
+        return StoredFile(descriptor, start, length, drop_behind=drop_behind)
 
     @storage_failures("write")
     def write(self, descriptor: int, block: bytes) -> None:
@@ -144,6 +158,8 @@ class Disk:
     def write_all(self, descriptor: int, blocks: Iterable[bytes], position: int = 0) -> None:
         """Every block from `position` on; the disk starts early, so that the final sync has little left to wait for.
 
+        What is on the disk leaves memory while the rest is written: a large file does not push out what is read often, and the
+        same pages are used again (on virtual machines several times faster than new ones: README).
         Not inside `storage_failures`: errors of the iterator are not the disk's.
         """
         started = position
@@ -151,14 +167,14 @@ class Disk:
             self.write(descriptor, block)
             position += len(block)
             del block
-            if position - started >= _WRITEBACK_SIZE:
-                self.start_writeback(descriptor, started, position - started)
+            if position - started >= _WINDOW:
+                self.let_go(descriptor, position)
                 started = position
 
     @storage_failures("write")
-    def start_writeback(self, descriptor: int, start: int, length: int) -> None:
-        """Dirty pages are not dropped by this advice, only queued for writing; the file stays in the cache."""
-        os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_DONTNEED)
+    def let_go(self, descriptor: int, position: int) -> None:
+        """Start writing what was written last before `position`, and drop from memory what is on the disk already."""
+        _let_go(descriptor, position)
 
     @storage_failures("sync a file")
     def sync(self, descriptor: int) -> None:
@@ -289,6 +305,20 @@ class Disk:
             yield True
         finally:
             self.close(descriptor)
+
+
+def _let_go(descriptor: int, position: int) -> None:
+    """Clean pages before `position` leave memory; dirty ones do not, they are queued for writing, and leave next time."""
+    start = max(position - _KEPT - _WINDOW, 0)
+    os.posix_fadvise(descriptor, start, position - start, os.POSIX_FADV_DONTNEED)
+
+
+def _is_cached(descriptor: int, position: int) -> bool:
+    """Whether this byte can be had without the disk; True where the file system does not say."""
+    try:
+        return bool(os.preadv(descriptor, [bytearray(1)], position, os.RWF_NOWAIT))
+    except OSError as error:
+        return error.errno != errno.EAGAIN
 
 
 @storage_failures("lock a file")

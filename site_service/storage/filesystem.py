@@ -101,7 +101,14 @@ class FilesystemStore:
             undo.pop_all()
         return stored
 
-    def open(self, storage_id: str, *, expected_length: int, byte_range: ByteRange | None = None) -> StoredFile:
+    def open(
+        self,
+        storage_id: str,
+        *,
+        expected_length: int,
+        byte_range: ByteRange | None = None,
+        drop_behind: bool = False,
+    ) -> StoredFile:
         """See the contract; a range too is a real file, positioned at its first byte."""
         asked = byte_range or ByteRange(0, expected_length)
         if asked.start < 0 or asked.start + asked.length > expected_length:
@@ -109,7 +116,7 @@ class FilesystemStore:
         descriptor = self._disk.open(self._content(storage_id)) if is_storage_id(storage_id) else None
         if descriptor is None:
             raise self._missing(storage_id)
-        reader = self._disk.reader(descriptor, asked.start, asked.length)
+        reader = self._disk.reader(descriptor, asked.start, asked.length, drop_behind=drop_behind)
         length = self._disk.size(descriptor)
         if length != expected_length:
             reader.close()

@@ -67,7 +67,15 @@ class MemoryStore:
             held = b"".join(measured)
             return self._keep(new_storage_id(), held, measured.result.checksums, facts)
 
-    def open(self, storage_id: str, *, expected_length: int, byte_range: ByteRange | None = None) -> Readable:
+    def open(
+        self,
+        storage_id: str,
+        *,
+        expected_length: int,
+        byte_range: ByteRange | None = None,
+        drop_behind: bool = False,
+    ) -> Readable:
+        del drop_behind
         asked = byte_range or ByteRange(0, expected_length)
         if asked.start < 0 or asked.start + asked.length > expected_length:
             raise RangeNotSatisfiableError("the range lies outside the content", length=expected_length)

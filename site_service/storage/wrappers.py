@@ -34,8 +34,17 @@ class ReadOnlyStore:
     def capabilities(self) -> StoreCapabilities:
         return self._store.capabilities
 
-    def open(self, storage_id: str, *, expected_length: int, byte_range: ByteRange | None = None) -> Readable:
-        return self._store.open(storage_id, expected_length=expected_length, byte_range=byte_range)
+    def open(
+        self,
+        storage_id: str,
+        *,
+        expected_length: int,
+        byte_range: ByteRange | None = None,
+        drop_behind: bool = False,
+    ) -> Readable:
+        return self._store.open(
+            storage_id, expected_length=expected_length, byte_range=byte_range, drop_behind=drop_behind
+        )
 
     def stat(self, storage_id: str) -> StoredObject | InvalidObject:
         return self._store.stat(storage_id)

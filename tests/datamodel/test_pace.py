@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
 import time
@@ -142,3 +143,24 @@ def test_a_reader_that_keeps_pace_gets_every_byte(
     ours.close()
     reader.join()
     assert bytes(got) == content
+
+
+class ToldFile(io.FileIO):
+    """A file that keeps where it was told that it had been sent to."""
+
+    def passed(self, position: int) -> None:
+        self.positions = [*getattr(self, "positions", []), position]
+
+
+def test_a_file_is_told_up_to_where_it_was_sent(pair: tuple[PacedSocket, socket.socket], tmp_path: Path) -> None:
+    ours, peer = pair
+    (tmp_path / "file").write_bytes(b"x" * 100_000)
+    reader = threading.Thread(target=lambda: [None for _ in iter(lambda: peer.recv(65536), b"")])
+    reader.start()
+    with ToldFile(tmp_path / "file") as file:
+        ours.sendfile(file, 1000, 90_000)
+    ours.close()
+    reader.join()
+    assert file.positions == sorted(file.positions)
+    assert file.positions[0] > 1000
+    assert file.positions[-1] == 91_000

@@ -26,6 +26,7 @@ class Asked:
 
     path: str
     range: str | None
+    cache_control: str | None = None
 
 
 @dataclass(slots=True)
@@ -192,8 +193,8 @@ class FakeSite:
     def address_of(self, uri: str) -> str:
         return f"{self.url}/files/1.key.claims.signature/{uri.replace('%', '%25')}"
 
-    def answer(self, path: str, range_header: str | None) -> Answer:
-        self.asked.append(Asked(path, range_header))
+    def answer(self, path: str, range_header: str | None, cache_control: str | None) -> Answer:
+        self.asked.append(Asked(path, range_header, cache_control))
         return self._answer(path, range_header)
 
     def post(self, path: str, body: bytes, authorization: str | None) -> Answer:
@@ -281,7 +282,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
     def do_GET(self) -> None:
-        self._send(self.fake.answer(self.path, self.headers.get("Range")))
+        self._send(self.fake.answer(self.path, self.headers.get("Range"), self.headers.get("Cache-Control")))
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

@@ -35,7 +35,7 @@ def test_a_sound_source_gives_all_bytes_in_one_request(alpha: FakeSite) -> None:
     what = wanted()
     download = Download(what, sources(what, alpha), LIMITS)
     assert content_of(download) == CONTENT
-    assert [asked.range for asked in alpha.asked] == [None]
+    assert [(asked.range, asked.cache_control) for asked in alpha.asked] == [(None, "no-store")]
     assert download.tried == []
     assert [source.site for source in download.contributors] == ["alpha"]
 

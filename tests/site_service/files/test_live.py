@@ -176,6 +176,19 @@ def test_connection_is_usable_after_a_refusal(live: SiteProcess) -> None:
         assert answer_status_and_body(connection) == 201
 
 
+def test_a_request_that_came_with_the_end_of_a_body_is_the_next_one(live: SiteProcess) -> None:
+    with live.connect() as connection:
+        connection.sendall(
+            f"{HEAD}Content-Length: 5\r\n\r\nhello{HEAD}Content-Length: 0\r\n\r\n{HEAD}Content-Length: 3\r\n\r\nb".encode()
+        )
+        assert answer_status_and_body(connection) == 201
+        assert answer_status_and_body(connection) == 201
+        connection.sendall(b"ye" + HEAD.encode() + b"Content-Length: 2\r\n\r\nno")
+        assert answer_status_and_body(connection) == 201
+        assert answer_status_and_body(connection) == 201
+    assert live.request("GET", PATH, headers=AUTH).body == b"no"
+
+
 def answer_status_and_body(connection: socket.socket) -> int:
     """Reads exactly one answer, so that the next one starts where it should."""
     received = b""

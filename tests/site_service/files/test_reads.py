@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import email
 import email.policy
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from site_service.storage.contract import ArtifactStore
 from tests.factories import settle_rights
 from tests.site_service.files.requests import DATA, PATH, body_of, md5_header, put, sha256_header
 
+MIB = 1024 * 1024
 ETAG = f'"md5:{hashlib.md5(DATA).hexdigest()}"'
 
 
@@ -114,6 +117,39 @@ def test_one_statement_serves_a_file(client: Client, django_assert_num_queries: 
     client.head(PATH)
     with django_assert_num_queries(1):
         client.head(PATH)
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_in_memory", "is_dropped"),
+    [
+        ("no-store", False, True),
+        ("max-age=0, No-Store", False, True),
+        ("no-store", True, False),
+        ("no-cache", False, False),
+    ],
+)
+def test_who_reads_once_leaves_no_large_file_in_memory_that_was_not_there_before(
+    client: Client, monkeypatch: pytest.MonkeyPatch, asked: str, is_in_memory: bool, is_dropped: bool
+) -> None:
+    data, dropped = b"x" * (48 * MIB), list[tuple[int, int]]()
+    assert put(client, data).status_code == 201
+
+    def look(descriptor: int, buffers: object, position: int, flags: int) -> int:
+        assert (position, flags) == (24 * MIB, os.RWF_NOWAIT)
+        if not is_in_memory:
+            raise BlockingIOError(errno.EAGAIN, "it would have to be read")
+        return 1
+
+    def advise(descriptor: int, start: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_DONTNEED
+        dropped.append((start, start + length))
+
+    monkeypatch.setattr(os, "preadv", look)
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    got = client.get(PATH, headers={"cache-control": asked})
+    assert body_of(got) == data
+    ends = [8 * MIB * number for number in range(1, 7)]
+    assert dropped == ([(max(end - 40 * MIB, 0), end) for end in ends] if is_dropped else [])
 
 
 @pytest.mark.parametrize("name", ["SUB", "circle", "Polygon", "POS", "band", "TIME", "Pol", "META"])

@@ -194,10 +194,19 @@ class _SickStore:
         self._sick = sick
         self.capabilities = store.capabilities
 
-    def open(self, storage_id: str, *, expected_length: int, byte_range: ByteRange | None = None) -> Readable:
+    def open(
+        self,
+        storage_id: str,
+        *,
+        expected_length: int,
+        byte_range: ByteRange | None = None,
+        drop_behind: bool = False,
+    ) -> Readable:
         if storage_id == self._sick:
             raise StorageUnavailableError("the store could not read: Input/output error")
-        return self._store.open(storage_id, expected_length=expected_length, byte_range=byte_range)
+        return self._store.open(
+            storage_id, expected_length=expected_length, byte_range=byte_range, drop_behind=drop_behind
+        )
 
 
 def test_the_longest_unverified_is_read_first(scrubbed: Scrubbed) -> None:

@@ -59,6 +59,21 @@ def test_a_put_syncs_bytes_then_facts_then_publishes_then_syncs_the_directory(ro
     ]
 
 
+def test_a_large_file_leaves_memory_while_it_is_written_but_for_its_end(
+    store: FilesystemStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go = list[tuple[int, int]]()
+
+    def advise(descriptor: int, start: int, length: int, advice: int) -> None:
+        assert os.fstat(descriptor).st_size == start + length
+        assert advice == os.POSIX_FADV_DONTNEED
+        let_go.append((start, start + length))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    store.write(GeneratedSource(57 * MIB), FACTS)
+    assert let_go == [(max(end - 40 * MIB, 0), end) for end in range(8 * MIB, 57 * MIB, 8 * MIB)]
+
+
 def test_a_new_shard_is_synced_in_its_parent_before_bytes_are_published(root: Path) -> None:
     FilesystemStore.create(root)
     disk = RecordingDisk()
