@@ -48,6 +48,8 @@ from site_service.storage.records import encode_object, is_storage_id, judged, n
 BUCKET_DIGITS = 3
 _MARK = "store.json"
 _FACTS_SUFFIX = ".json"
+# So many names of a listing the disk is told at once.
+_AHEAD = 128
 _SWEPT_SUFFIX = ".swept"
 
 
@@ -292,7 +294,11 @@ class FilesystemStore:
     def _listed_shard(self, bucket: str) -> Iterator[ListedObject | InvalidObject]:
         shard = self._objects / bucket
         with self._disk.directory(shard) as directory:
-            for name in self._disk.names(shard):
+            names = self._disk.names(shard)
+            for number, name in enumerate(names):
+                if not number % _AHEAD:
+                    following = names[number : number + _AHEAD]
+                    self._disk.read_ahead((each for each in following if each.endswith(_FACTS_SUFFIX)), directory)
                 if name.endswith(_FACTS_SUFFIX):
                     continue
                 if not is_storage_id(name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import resource
@@ -20,6 +21,7 @@ from datamodel.errors import (
 from site_service.storage.contract import ByteRange, InvalidObject
 from site_service.storage.filesystem import FilesystemStore
 from site_service.storage.listings import proven
+from site_service.storage.records import encode_object
 from tests.faults import (
     BreakingSource,
     BrokenListDisk,
@@ -134,6 +136,29 @@ def test_a_limit_of_the_system_itself_is_a_full_store(store: FilesystemStore, ro
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert files(root) == set()
+
+
+def test_a_listing_tells_the_disk_of_records_before_it_reads_them(
+    store: FilesystemStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = store.write(io.BytesIO(CONTENT), FACTS)
+    told = list[int]()
+
+    def advise(descriptor: int, start: int, length: int, advice: int) -> None:
+        assert (start, advice) == (0, os.POSIX_FADV_WILLNEED)
+        told.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    listing = store.iterate()
+    assert next(listing) == stored
+    assert told == [len(encode_object(stored))]
+    # It is a hint: a record that cannot be opened here is judged where it is read.
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    assert list(store.iterate()) == [stored]
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.EOPNOTSUPP, "not here")
 
 
 @pytest.mark.parametrize("listings", [0, 1, 5])
