@@ -68,6 +68,11 @@ def open_run(*, policy: Policy, started_by: str, bucket_prefix: str = "") -> Val
     return run
 
 
+def is_held(run: ValidationRun) -> bool:
+    """Whether a process has it, for a while yet."""
+    return run.lease_until is not None and run.lease_until >= database_now()
+
+
 def take_over(*, policy: Policy, since: datetime) -> None:
     """A running run over all buckets becomes free at once, whoever had it; one that was begun before `since` begins again.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections import Counter
 from datetime import timedelta
 from typing import Any
@@ -20,6 +21,9 @@ from site_service.file_validate.rules import TAKES_AWAY, Action, Label, Policy
 from site_service.storage.registry import get_store
 
 _AT_A_TIME = 30.0
+# Beat goes on with a run for a few seconds of each half minute.
+_PATIENCE_SECONDS = 60.0
+_LOOK_SECONDS = 0.5
 
 
 class Command(BaseCommand):
@@ -69,11 +73,27 @@ class Command(BaseCommand):
         while True:
             progress = runs.advance(run_id=run.id, store=store, seconds=_AT_A_TIME, grace=grace)
             if progress is None:
-                raise CommandError("another process is at this run: wait for it, or look at its findings")
-            if progress.is_complete:
+                run = self._await_other(run)
+                if run.state == ValidationRun.State.COMPLETE:
+                    return run
+            elif progress.is_complete:
                 runs.prune()
                 return progress.run
-            self.stderr.write(f"at bucket {progress.run.next_bucket}: {progress.run.objects_seen:,} objects")
+            else:
+                self.stderr.write(f"at bucket {progress.run.next_bucket}: {progress.run.objects_seen:,} objects")
+
+    def _await_other(self, run: ValidationRun) -> ValidationRun:
+        """The run as another process leaves it. Raises `CommandError` when it does not for a minute."""
+        self.stderr.write("another process is at this run: waiting for it")
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            run.refresh_from_db()
+            if run.state == ValidationRun.State.COMPLETE or not runs.is_held(run):
+                return run
+            time.sleep(_LOOK_SECONDS)
+        raise CommandError(
+            f"another process is at this run, until {run.lease_until} if it has died: look at its findings"
+        )
 
     def _report(self, run: ValidationRun, found: QuerySet[ValidationFinding], show: int) -> None:
         size = f"{run.artifacts:,} stored artifacts, {run.objects_seen:,} objects, {run.bytes_seen:,} bytes"

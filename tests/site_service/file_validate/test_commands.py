@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import time
 import uuid
+from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from datamodel.models import StorageLocation
+from datamodel.rows import database_now
 from site_service.file_validate import runs
 from site_service.file_validate.models import QuarantinedObject, ValidationFinding, ValidationRun
+from site_service.management.commands import validate_files
+from site_service.storage.registry import get_store
 from tests.site_service.file_validate.conftest import INVENTORY, Site
 
 
@@ -77,8 +82,32 @@ def test_a_store_that_does_not_answer_ends_the_command_with_the_reason(place: Si
         manage("validate_files", "--bucket", "xyz")
 
 
-def test_a_run_that_another_process_is_at_is_left_to_it(place: Site) -> None:
+def test_a_run_that_another_process_is_at_is_gone_on_with_after_it(place: Site) -> None:
+    place.put("cadc:TEST/here")
+    runs.open_run(policy=INVENTORY, started_by="beat")
+    soon = database_now() + timedelta(seconds=1)
+    ValidationRun.objects.update(lease_holder=uuid.uuid4(), lease_until=soon)
+    assert "1 stored artifacts, 1 objects" in manage("validate_files")
+    assert database_now() > soon
+
+
+def test_a_run_that_another_process_ends_is_reported(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.put("cadc:TEST/here")
+    run = runs.open_run(policy=INVENTORY, started_by="beat")
+    ValidationRun.objects.update(lease_holder=uuid.uuid4(), lease_until="2100-01-01T00:00:00Z")
+
+    def end(_: float) -> None:
+        runs.take_over(policy=INVENTORY, since=run.started_at)
+        runs.advance(run_id=run.id, store=get_store(), seconds=60)
+
+    monkeypatch.setattr(time, "sleep", end)
+    assert "1 stored artifacts, 1 objects" in manage("validate_files")
+    assert ValidationRun.objects.get().started_by == "beat"
+
+
+def test_a_run_that_another_process_does_not_leave_is_left_to_it(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     del place
+    monkeypatch.setattr(validate_files, "_PATIENCE_SECONDS", 0.0)
     runs.open_run(policy=INVENTORY, started_by="beat")
     ValidationRun.objects.update(lease_holder=uuid.uuid4(), lease_until="2100-01-01T00:00:00Z")
     with pytest.raises(CommandError, match="another process"):
