@@ -62,13 +62,6 @@ _INSERT_NEW = """
 _INSERT_LOCATIONS = "INSERT INTO site_location (artifact_id, site_id) SELECT h.id, %s FROM harvested h"
 # Where a page is not all new, most of its rows are known: a few tell.
 _KNOWN_SAMPLE = "SELECT FROM (SELECT id FROM harvested LIMIT 100) h JOIN artifact a ON a.id = h.id"
-# A metadata checksum covers the id and all that is proven: a row with ours differs in nothing else. Not a part of a page is
-# left out so, for a uri that is twice in it must be seen.
-_EQUAL = """
-    SELECT FROM harvested h JOIN artifact a ON a.id = h.id AND a.meta_checksum = h.meta_checksum
-    WHERE a.meta_modified_at >= h.meta_modified_at AND (a.content_sha256 = h.content_sha256 OR h.content_sha256 IS NULL)
-        AND EXISTS (SELECT FROM {location} l WHERE l.artifact_id = h.id AND {here})
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +82,6 @@ def apply_artifacts_at_global(*, remote_id: int, site_id: uuid.UUID) -> int:
     rows, is_some_known = _look()
     if not is_some_known and _insert_page(rows, site_id, role):
         return 2 * rows
-    if is_some_known and rows == _count(_EQUAL.format(location="site_location", here="l.site_id = %s"), [site_id]):
-        return 0
     changed = _prepare(remote_id, role) + _merge(role, _renew_ours)
     return changed + _execute(f"{_INSERT_LOCATIONS} ON CONFLICT DO NOTHING", [site_id])
 
@@ -102,9 +93,6 @@ def apply_artifacts_at_site(*, remote_id: int, selection: Selection) -> int:
         return verdict_at_site(incoming, known, is_kept=selection.is_wanted(incoming.uri))
 
     role = _Role(remote_id, "h.last_modified", "h.last_modified", None, verdict)
-    rows, is_some_known = _look()
-    if is_some_known and rows == _count(_EQUAL.format(location="storage_location", here="TRUE")):
-        return 0
     changed = _prepare(remote_id, role)
     _leave_unwanted(selection)
     return changed + _merge(role) + _attach_retained()
@@ -388,9 +376,9 @@ def _reaffirmed_at(artifact_id: uuid.UUID) -> datetime | None:
     return row[0] if row else None
 
 
-def _count(select: str, parameters: Sequence[Any] = ()) -> int:
+def _count(select: str) -> int:
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT count(*) FROM ({select}) AS found", parameters)
+        cursor.execute(f"SELECT count(*) FROM ({select}) AS found")
         return int(cursor.fetchone()[0])
 
 

@@ -26,6 +26,7 @@ from datamodel.transactions import serialized
 from datamodel.uris import Namespace, namespace_filter
 from harvest import apply_artifacts, queries, rules, streams
 from harvest.apply_sites import apply_site
+from harvest.known import is_known
 from harvest.pages import Page
 from harvest.staging import stage
 from harvest.streams import Stream
@@ -327,7 +328,7 @@ def _apply_batch(lease: Lease, page: Page, selector: str) -> Applied:
     if current is None or queries.cursor_of(current) != page.start:
         raise RaceLostError(f"the cursor of {page.stream.name} of {lease.name} was moved by someone else")
     rejected, changed = 0, 0
-    if page.count:
+    if page.count and not is_known(page, remote_id=lease.remote_id):
         rejected = stage(page, remote_id=lease.remote_id)
         changed = _apply_rows(lease, page)
     following = page.next_cursor
