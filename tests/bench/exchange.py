@@ -20,8 +20,8 @@ _STREAM = (
 )
 _HARVESTED = f"SELECT s.rows {_STREAM}"
 _HARVESTED_TO_THE_END = f"{_HARVESTED} AND s.is_complete"
-# Scrub finds that rows are without bytes, and takes some back meanwhile.
-_AT_LEAST = 0.99
+# Of seeded rows: scrub finds that they are without bytes, and takes some back meanwhile.
+AT_LEAST = 0.99
 # What "Harvest the selected streams from the start" of the admin does.
 _REWIND = (
     "UPDATE harvest_state SET epoch = '', cur_txid = 0, cur_id = '00000000-0000-0000-0000-000000000000', is_complete = false "
@@ -65,7 +65,7 @@ def harvest_known(bench: Bench) -> Iterator[Row]:
         # Any news lets the global look.
         ask(bench.alpha, bench.put(f"bench:again/{number}", bench.small))
         bench.await_condition(
-            "all rows again", lambda: bench.count("global", _HARVESTED_TO_THE_END) - before >= _AT_LEAST * rows
+            "all rows again", lambda: bench.count("global", _HARVESTED_TO_THE_END) - before >= AT_LEAST * rows
         )
         return rows / (time.perf_counter() - started)
 
