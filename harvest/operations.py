@@ -343,16 +343,11 @@ def _apply_batch(lease: Lease, page: Page, selector: str) -> Applied:
     return Applied(page.count, changed, rejected)
 
 
-def brake_source(name: str) -> str:
-    """By what name the brake knows a remote."""
-    return f"harvest:{name}"
-
-
 def _apply_rows(lease: Lease, page: Page) -> int:
     remote_id = lease.remote_id
     if page.stream is streams.DELETED_ARTIFACTS:
         # Before the first row: artifacts of this remote wait for its deletions, so they stop as well.
-        brake.count_removals(source=brake_source(lease.name), uris=apply_artifacts.dead_uris())
+        brake.count_removals(source=f"harvest:{lease.name}", uris=apply_artifacts.dead_uris())
     if settings.INVENTORY_ROLE != "global":
         if page.stream is streams.DELETED_ARTIFACTS:
             return apply_artifacts.apply_tombstones_at_site(remote_id=remote_id)
