@@ -12,7 +12,7 @@ from datamodel.errors import InvalidRequestError
 
 MAX_LIMIT = 10_000
 _DEFAULT_LIMIT = 1000
-_CHUNK_SIZE = 64 * 1024
+_CHUNK_LINES = 200
 
 
 def page_bounds(request: HttpRequest) -> tuple[int, str]:
@@ -35,16 +35,13 @@ def next_page(request: HttpRequest, after: str | None) -> str | None:
 
 
 def chunks(lines: Iterable[str]) -> Iterator[bytes]:
-    """Some lines at a time: one write per line would cost more than the line. A failure cuts the stream visibly."""
+    """A few lines at a time: one write per line would cost more than the line. A failure cuts the stream visibly."""
     held: list[str] = []
-    size = 0
     for line in lines:
         held.append(line)
-        size += len(line)
-        if size >= _CHUNK_SIZE:
+        if len(held) == _CHUNK_LINES:
             yield "".join(held).encode()
             held.clear()
-            size = 0
     yield "".join(held).encode()
 
 

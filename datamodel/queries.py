@@ -21,13 +21,6 @@ ARTIFACT_COLUMNS = (
     "a.content_encoding, a.last_modified, a.meta_checksum, a.content_sha256, a.meta_modified_at"
 )
 _COLUMN_COUNT = 12
-# The first rows of some ranges `r(low, high)`, as a statement selects them of one.
-_IN_RANGES = (
-    "SELECT p.* FROM unnest(%(lows)s::text[], %(highs)s::text[]) WITH ORDINALITY r(low, high, n) "
-    "CROSS JOIN LATERAL ({}) p ORDER BY r.n, p.uri LIMIT %(limit)s"
-)
-# Rows in order of their uris as one: how many, the last uri, and their lines.
-_AS_ONE = "SELECT count(*), max(p.uri), string_agg(p.line || E'\\n', '') FROM ({}) p"
 # Of one statement: each may give a page of rows, which are sorted.
 _MOST_RANGES = 64
 _STORED_SQL = f"""
@@ -61,60 +54,39 @@ def artifact_from(row: Sequence[Any]) -> ArtifactRow:
 def rows_in_ranges(
     sql: str, ranges: Sequence[Range], *, limit: int, parameters: Mapping[str, Any] | None = None
 ) -> list[tuple[Any, ...]]:
-    """The first `limit` rows of ranges in their order; `sql` selects those of one range `r(low, high)`, `%(limit)s` of them."""
+    """The first `limit` rows of ranges in their order; `sql` selects those of one range `r(low, high)`, `%(limit)s` of them.
+
+    Few ranges are asked for at first, then more at a time: a full page reads little too much, many empty ranges cost few queries.
+    """
     found: list[tuple[Any, ...]] = []
-    with connection.cursor() as cursor:
-        for group in _groups(ranges):
-            if len(found) >= limit:
-                break
-            cursor.execute(_IN_RANGES.format(sql), {**(parameters or {}), **group, "limit": limit - len(found)})
-            found += cursor.fetchall()
-    return found
-
-
-def _groups(ranges: Sequence[Range]) -> Iterator[dict[str, list[str]]]:
-    """Few ranges at first, then more at a time: a full page reads little too much, many empty ranges cost few queries."""
     start, size = 0, 1
-    while start < len(ranges):
-        lows, highs = (list(ends) for ends in zip(*ranges[start : start + size], strict=True))
-        yield {"lows": lows, "highs": highs}
-        start, size = start + size, min(size * 4, _MOST_RANGES)
+    with connection.cursor() as cursor:
+        while start < len(ranges) and len(found) < limit:
+            lows, highs = (list(ends) for ends in zip(*ranges[start : start + size], strict=True))
+            cursor.execute(
+                "SELECT p.* FROM unnest(%(lows)s::text[], %(highs)s::text[]) WITH ORDINALITY r(low, high, n) "
+                f"CROSS JOIN LATERAL ({sql}) p ORDER BY r.n, p.uri LIMIT %(limit)s",
+                {**(parameters or {}), "lows": lows, "highs": highs, "limit": limit - len(found)},
+            )
+            found += cursor.fetchall()
+            start, size = start + size, min(size * 4, _MOST_RANGES)
+    return found
 
 
 def json_lines(
     sql: str, prefix: str, readable: Reach, *, limit: int, parameters: Mapping[str, Any] | None = None
 ) -> Iterator[str]:
-    """Every readable row below a prefix as a line of JSON, many lines at a time; holds one page of `limit` rows, and no connection
-    between pages.
+    """Every readable row below a prefix as a line of JSON; holds one page of `limit` rows, and no connection between pages.
 
     `sql` is as for `rows_in_ranges`. What is there for the whole time is listed once; what comes or goes meanwhile may or may not be.
     """
-    lines = f"SELECT p.uri, row_to_json(p)::text AS line FROM ({sql}) p"
-    after: str | None = ""
-    while after is not None:
-        page, after = _json_page(lines, readable.after(prefix, after), limit, parameters or {})
+    lines, after = f"SELECT p.uri, row_to_json(p)::text FROM ({sql}) p", ""
+    while page := rows_in_ranges(lines, readable.after(prefix, after), limit=limit, parameters=parameters):
         connection.close()
-        yield from page
-
-
-def _json_page(
-    lines: str, ranges: Sequence[Range], limit: int, parameters: Mapping[str, Any]
-) -> tuple[list[str], str | None]:
-    """The first `limit` lines of ranges, and the last uri if there are any."""
-    statement = _AS_ONE.format(_IN_RANGES.format(lines))
-    page: list[str] = []
-    last = None
-    left = limit
-    with connection.cursor() as cursor:
-        for group in _groups(ranges):
-            cursor.execute(statement, {**parameters, **group, "limit": left})
-            count, uri, text = cursor.fetchone()
-            if count:
-                page.append(text)
-                left, last = left - count, uri
-            if not left:
-                break
-    return page, last
+        for _, line in page:
+            yield line + "\n"
+        after = page[-1][0]
+    connection.close()
 
 
 def _known(row: Sequence[Any] | None) -> KnownArtifact | None:
