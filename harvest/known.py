@@ -16,11 +16,11 @@ from harvest.cells import NULL, millis_of
 from harvest.pages import Page
 from harvest.streams import ARTIFACTS, Kind
 
-# A page whose first rows are new costs little more than one whose are not.
+# Of a page whose first rows are new no more is looked at.
 _FIRST_BYTES = 16 * 1024
 _CHUNK_BYTES = 256 * 1024
 _UUID, _TIME, _SHA256 = (kind.value[1] for kind in (Kind.UUID, Kind.TIME, Kind.SHA256))
-# In the order in which they are asked for. None of these can be taken for more than one element of an array.
+# What is looked at, by its name on the wire. No text of these forms can be taken for more than one element of an array.
 _FORMS = {
     "id": _UUID,
     "metaChecksum": "[a-z0-9-]+:[0-9a-f]+",

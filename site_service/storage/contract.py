@@ -175,8 +175,9 @@ class ArtifactStore(Protocol):
 
         A POSIX store yields a real file at the position of the first asked byte (has `fileno`: sendfile works if the count
         is given). With `drop_behind`, for who reads once, what was read does not stay in the system's memory unless the content
-        was there before: a hint, which stores without such memory ignore. Raises `StoredObjectMissingError`, `RangeNotSatisfiableError` for a range beyond `expected_length`. A reader
-        whose object turns out shorter raises while reading; it never ends early.
+        was there before: a hint, which stores without such memory ignore. Raises `StoredObjectMissingError`,
+        `RangeNotSatisfiableError` for a range beyond `expected_length`. A reader whose object turns out shorter raises while
+        reading; it never ends early.
         """
         ...
 

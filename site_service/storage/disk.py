@@ -28,8 +28,8 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ_SIZE = 1024 * 1024
 _RECORD_SIZE = 4096
 _WINDOW = 8 * 1024 * 1024
-# What was written or read last stays in memory: of a smaller file, all.
-_KEPT = 4 * _WINDOW
+# How far before a window is looked once more for what could not be dropped yet: it was not on the disk, or not sent.
+_BEHIND = 4 * _WINDOW
 
 
 class storage_failures:  # noqa: N801  # read as what it does: `with`, or on top of a function
@@ -83,7 +83,7 @@ class StoredFile(io.FileIO):
         self._remaining = length
         self._end = start + length
         self._told = start
-        self._drops_behind = drop_behind and length > _KEPT and not _is_cached(descriptor, start + length // 2)
+        self._drops_behind = drop_behind and length > _BEHIND and not _is_cached(descriptor, start + length // 2)
         if start:
             self.seek(start)
 
@@ -322,7 +322,7 @@ class Disk:
 
 def _let_go(descriptor: int, position: int) -> None:
     """Clean pages before `position` leave memory; dirty ones do not, they are queued for writing, and leave next time."""
-    start = max(position - _KEPT - _WINDOW, 0)
+    start = max(position - _BEHIND - _WINDOW, 0)
     os.posix_fadvise(descriptor, start, position - start, os.POSIX_FADV_DONTNEED)
 
 
