@@ -122,9 +122,10 @@ TEMPLATES: list[dict[str, Any]] = [
 # A statement of a hot path that a connection has sent so often is prepared on it.
 _PREPARED_AFTER = 5
 # Transaction and statement limits are the server's last word against a stuck client: no transaction that writes may span
-# network or storage I/O, and an old transaction holds back the feed of the whole cluster.
+# network or storage I/O, and an old transaction holds back the feed of the whole cluster. To compile a page of a listing (which
+# PostgreSQL does where it expects many rows, if it was built for that) takes longer than to read it.
 DATABASE_LIMITS = (
-    "-c statement_timeout={statement} -c idle_in_transaction_session_timeout={idle} -c lock_timeout={lock}"
+    "-c statement_timeout={statement} -c idle_in_transaction_session_timeout={idle} -c lock_timeout={lock} -c jit=off"
 )
 _DATABASE_URL = env.secret("DATABASE_URL", "")
 INVENTORY_DATABASE_CONFIGURED = bool(_DATABASE_URL)

@@ -23,6 +23,9 @@ ARTIFACT_COLUMNS = (
 _COLUMN_COUNT = 12
 # Of one statement: each may give a page of rows, which are sorted.
 _MOST_RANGES = 64
+# The planner does not know how much a range holds, and takes it for little: were it told that a page is more than that, it would read
+# and sort the whole range for each page.
+PAGE_END = "ORDER BY a.uri LIMIT (SELECT %(limit)s)"
 _STORED_SQL = f"""
     SELECT {ARTIFACT_COLUMNS}, l.storage_id, l.storage_bucket
     FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id
@@ -54,7 +57,7 @@ def artifact_from(row: Sequence[Any]) -> ArtifactRow:
 def rows_in_ranges(
     sql: str, ranges: Sequence[Range], *, limit: int, parameters: Mapping[str, Any] | None = None
 ) -> list[tuple[Any, ...]]:
-    """The first `limit` rows of ranges in their order; `sql` selects those of one range `r(low, high)`, `%(limit)s` of them.
+    """The first `limit` rows of ranges in their order; `sql` selects those of one range `r(low, high)`, and ends with `PAGE_END`.
 
     Few ranges are asked for at first, then more at a time: a full page reads little too much, many empty ranges cost few queries.
     """

@@ -21,6 +21,8 @@ ROWS = 3000
 PRETENDED_ROWS = 10_000_000
 # Half of what it costs to look at every row of one such table, and far more than a page of some thousand rows does.
 MOST_COST = 50_000
+# The planner expects a hundred of so many in a namespace of which it knows nothing; and what a tenth of them may cost.
+FEW, COST_OF_FEW = 20_000, 500
 _EXPLAINED = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|MERGE)\b", re.IGNORECASE)
 _COPY_OUT = re.compile(r"\s*COPY \((.*)\) TO STDOUT", re.DOTALL)
 _PLACEHOLDER = re.compile(r"%%|%s|%\((\w+)\)s")
@@ -89,8 +91,8 @@ def watching(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
 
 
 @contextmanager
-def many_rows(site_ids: Sequence[object]) -> Iterator[None]:
-    """Tables of which the planner believes that they have ten million rows each, held by these sites."""
+def many_rows(site_ids: Sequence[object], *, rows: int = ROWS, pretended: int = PRETENDED_ROWS) -> Iterator[None]:
+    """Tables of which the planner believes that they have `pretended` rows each, held by these sites; they have `rows`."""
     parameters = connection.get_connection_params()
     own = {name: parameters[name] for name in ("dbname", "user", "host", "port")}
     with psycopg.connect(**own, autocommit=True) as filler:
@@ -99,9 +101,9 @@ def many_rows(site_ids: Sequence[object]) -> Iterator[None]:
             filler.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
         try:
             for statement in _FILL:
-                filler.execute(statement, {"rows": ROWS, "sites": list(site_ids)})
+                filler.execute(statement, {"rows": rows, "sites": list(site_ids)})
             filler.execute(f"ANALYZE {', '.join(GROWING)}")
-            filler.execute(_PRETEND, {"tables": list(GROWING), "factor": PRETENDED_ROWS / ROWS})
+            filler.execute(_PRETEND, {"tables": list(GROWING), "factor": pretended / rows})
             yield
         finally:
             for table in GROWING:
@@ -156,7 +158,7 @@ _FILL = [
     """INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, last_modified,
         meta_checksum, meta_modified_at, txid)
     SELECT id, uri, left(md5(uri), 5), 'md5:' || md5(uri), at, 7, at,
-        artifact_meta_checksum(id, uri, left(md5(uri), 5), 'md5:' || md5(uri), at, 7, NULL, NULL), at, 1 + n / 6 FROM n""",
+        artifact_meta_checksum(id, uri, left(md5(uri), 5), 'md5:' || md5(uri), at, 7, NULL, NULL), at, 1 + n / 6 FROM n ORDER BY id""",
     "INSERT INTO storage_location SELECT id, md5(id::text), left(md5(id::text), 3), at FROM n WHERE mod(n, 20) > 0",
     "INSERT INTO site_location (artifact_id, site_id) SELECT id, site FROM n, unnest(%(sites)s::uuid[]) site",
     """INSERT INTO storage_location_event (id, uri, last_modified, meta_checksum, txid)

@@ -11,7 +11,7 @@ from typing import Any
 from django.db import connection
 
 from datamodel import queries as model_queries
-from datamodel.queries import ARTIFACT_COLUMNS, artifact_from, rows_in_ranges
+from datamodel.queries import ARTIFACT_COLUMNS, PAGE_END, artifact_from, rows_in_ranges
 from datamodel.reach import Reach
 from datamodel.rules import ArtifactRow
 from datamodel.wire import ARTIFACT_ITEM_SQL
@@ -28,7 +28,7 @@ _LISTED = """
             FROM site_location l JOIN storage_site s ON s.id = l.site_id LEFT JOIN remote_inventory r ON r.site_id = s.id
             WHERE l.artifact_id = a.id) n) h
 """
-_PAGE = "WHERE a.uri >= r.low AND a.uri < r.high ORDER BY a.uri LIMIT %(limit)s"
+_PAGE = f"WHERE a.uri >= r.low AND a.uri < r.high {PAGE_END}"
 _ROW_SQL = _LISTED.format(columns=ARTIFACT_COLUMNS)
 _ROWS_SQL = f"{_ROW_SQL} {_PAGE}"
 _ITEMS_SQL = f"{_LISTED.format(columns=ARTIFACT_ITEM_SQL)} {_PAGE}"

@@ -10,7 +10,7 @@ from django.db import connection
 
 from datamodel import queries as model_queries
 from datamodel.prepared import prepared_rows
-from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact, artifact_from, rows_in_ranges
+from datamodel.queries import ARTIFACT_COLUMNS, PAGE_END, KnownArtifact, artifact_from, rows_in_ranges
 from datamodel.reach import END, Reach
 from datamodel.rules import ArtifactRow, Located
 from datamodel.uris import ArtifactUri, Namespace
@@ -30,11 +30,11 @@ _STATE_SQL = f"""
 """
 _FILE_SQL = _STATE_SQL.format(asked="(VALUES (%s))")
 _FILES_SQL = _STATE_SQL.format(asked="unnest(%s::text[])")
-_PAGE_SQL = """
-    SELECT {columns}, l.storage_id IS NOT NULL AS stored
-    FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id
-    WHERE a.uri >= r.low AND a.uri < r.high AND (l.storage_id IS NOT NULL OR NOT %(stored_only)s)
-    ORDER BY a.uri LIMIT %(limit)s
+# OFFSET keeps the look-up of each row a look-up: for a page the planner would rather read all locations.
+_PAGE_SQL = f"""
+    SELECT {{columns}}, l.artifact_id IS NOT NULL AS stored
+    FROM artifact a LEFT JOIN LATERAL (SELECT artifact_id FROM storage_location WHERE artifact_id = a.id OFFSET 0) l ON true
+    WHERE a.uri >= r.low AND a.uri < r.high AND (l.artifact_id IS NOT NULL OR NOT %(stored_only)s) {PAGE_END}
 """
 _ROWS_SQL = _PAGE_SQL.format(columns=ARTIFACT_COLUMNS)
 _ITEMS_SQL = _PAGE_SQL.format(columns=ARTIFACT_ITEM_SQL)

@@ -16,7 +16,10 @@ from harvest import exchange, expiry
 from tests.factories import artifact_row
 from tests.fakes.feed import TOKEN, FakeInventory, event_fields, serve
 from tests.global_inventory.conftest import Pair
-from tests.plans import many_rows, watching
+from tests.plans import COST_OF_FEW, FEW, MOST_COST, many_rows, watching
+
+# That it reads only a page is not known to the planner (`PAGE_END`), which says what a tenth of what it expects costs.
+_MOST = {"listing": 4 * MOST_COST}
 
 
 def _requests(client: Client) -> dict[str, Callable[[], object]]:
@@ -93,8 +96,20 @@ def test_nothing_that_a_global_does_often_reads_a_whole_table(
             "seal": chain.seal_ready,
         }
         for name, act in (_requests(operator) | _news(peer) | work).items():
-            with watch.at(name):
+            with watch.at(name, most=_MOST.get(name, MOST_COST)):
                 act()
     assert watch.looked_at > 100
     assert watch.prepared >= 5
+    assert not watch.offences, "\n\n".join(watch.offences)
+
+
+def test_a_page_of_a_listing_is_read_by_index_where_it_is_most_of_what_the_planner_expects(
+    pair: Pair, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sites = [remote.site_id for remote in pair]
+    with many_rows(sites, rows=FEW, pretended=FEW), watching(monkeypatch) as watch:
+        for query in ("/&limit=1000", "/&limit=10000", "/&format=ndjson"):
+            with watch.at(query, most=COST_OF_FEW):
+                answer = operator.get(f"/artifacts?namespace=cadc:MANY{query}")
+                assert b"cadc:MANY/1001" in (b"".join(answer) if answer.streaming else answer.content)
     assert not watch.offences, "\n\n".join(watch.offences)

@@ -18,7 +18,7 @@ from site_service.policy.operations import set_policy
 from site_service.retention import operations as removals, queries as retention, retire
 from site_service.scrub import operations as scrub, queries as scrub_queries, scan as scrub_scan
 from site_service.storage.contract import ArtifactStore
-from tests.plans import GROWING, MOST_COST, many_rows, watching
+from tests.plans import COST_OF_FEW, FEW, GROWING, MOST_COST, many_rows, watching
 
 # A tick of removals looks at 20,000 dead at most, and for each of them twice for a snapshot; a page of a hundred rows is small.
 _MOST = {"removals": 20 * MOST_COST, "feed of artifacts": 1_000}
@@ -119,6 +119,18 @@ def test_nothing_that_a_site_does_often_reads_a_whole_table(
                 act()
     assert watch.looked_at > 100
     assert watch.prepared >= 10
+    assert not watch.offences, "\n\n".join(watch.offences)
+
+
+def test_a_page_of_a_listing_is_read_by_index_where_it_is_most_of_what_the_planner_expects(
+    client: Client, site: StorageSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planner takes a namespace for a two hundredth of all; where a page was more, each read and sorted all that there was."""
+    with many_rows([site.id], rows=FEW, pretended=FEW), watching(monkeypatch) as watch:
+        for query in ("/&limit=1000", "/&limit=10000", "/&limit=10000&stored=true", "/&format=ndjson"):
+            with watch.at(query, most=COST_OF_FEW):
+                answer = client.get(f"/artifacts?namespace=cadc:MANY{query}")
+                assert b"cadc:MANY/1001" in (b"".join(answer) if answer.streaming else answer.content)
     assert not watch.offences, "\n\n".join(watch.offences)
 
 
