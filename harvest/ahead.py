@@ -5,25 +5,27 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from datamodel.errors import InventoryError
 from harvest import client
 from harvest.client import Remote
 from harvest.pages import Page, PageQuery
+from harvest.staging import prove
 
 _HEARTBEAT_SECONDS = 10.0
 
 
 class PageAhead:
-    """A page that is being fetched by a thread of its own. Whoever does not `take` it must `leave` it.
+    """A page that is being fetched, and proven if that is wanted, by a thread of its own. Whoever does not `take` it must `leave` it.
 
     What goes wrong is not told: the page is asked for again, and then it is.
     """
 
-    def __init__(self, remote: Remote, query: PageQuery) -> None:
+    def __init__(self, remote: Remote, query: PageQuery, *, proves: bool) -> None:
         self._remote = remote
         self._query = query
+        self._proves = proves
         self._page: Page | None = None
         self._is_left = False
         self._lock = threading.Lock()
@@ -48,7 +50,9 @@ class PageAhead:
     def _run(self) -> None:
         try:
             page = client.fetch_page(self._remote, self._query)
-        except InventoryError:
+            if self._proves:
+                page = prove(page)
+        except (InventoryError, DatabaseError):
             return
         else:
             with self._lock:
@@ -56,6 +60,6 @@ class PageAhead:
             if self._is_left:
                 self.leave()
         finally:
-            # Who we are may have been looked up.
+            # Who we are, and the time, may have been looked up.
             connection.close()
             self._done.set()

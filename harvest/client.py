@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import functools
 import json
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import IO, Any, Self
+from typing import Any, Self
 from urllib.parse import urlencode
 
 import urllib3
@@ -33,10 +32,9 @@ from datamodel.keysets import parse_key_set
 from datamodel.models import RemoteInventory
 from datamodel.service_tokens import Credential
 from datamodel.statements import UnbelievableStatementError
-from harvest.pages import QUERY_LENGTH, Page, PageQuery, Receiver
+from harvest.pages import QUERY_LENGTH, Page, PageQuery, Receiver, new_rows
 from harvest.streams import DELETIONS_HEADER, EPOCH_HEADER
 
-_MEMORY_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 _JSON_BYTES = 1024 * 1024
 _PAGE_SECONDS = 300.0
@@ -82,7 +80,7 @@ def fetch_page(remote: Remote, query: PageQuery, *, heartbeat: Callable[[], None
     `RemoteProtocolError` for whatever is not what it claims to be.
     """
     response = _get(remote, f"/harvest/{query.stream.name}?{query.text}")
-    rows: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115  # the page's, closed with it
+    rows = new_rows()
     try:
         receiver = Receiver(remote.name, query, rows)
         last_beat = started = time.monotonic()

@@ -147,6 +147,8 @@ class _Turn:
         self._passed: list[Passed] = []
         # Cursors as they were read under the lease, until one is moved.
         self._states: Mapping[tuple[str, str], HarvestState] = {}
+        # After a page of news more of them are expected: proven beforehand. Those of known rows need no proof (`known.py`).
+        self._is_news = False
         # What a turn of the listener cannot do at once it leaves to another.
         self._is_heard = False
 
@@ -269,7 +271,8 @@ class _Turn:
         if not page.more or self._is_over():
             yield None
             return
-        ahead = PageAhead(self._remote, replace(self._query(ARTIFACTS, selector), cursor=page.next_cursor))
+        query = replace(self._query(ARTIFACTS, selector), cursor=page.next_cursor)
+        ahead = PageAhead(self._remote, query, proves=self._is_news)
         try:
             yield ahead
         finally:
@@ -326,6 +329,7 @@ class _Turn:
     def _apply(self, page: Page, selector: str = "") -> None:
         applied = operations.apply_batch(lease=self._lease, page=page, selector=selector, passed=self._passed)
         self._passed, self._states = [], {}
+        self._is_news = applied.changed > 0
         self._found = replace(
             self._found,
             rows=self._found.rows + applied.rows,

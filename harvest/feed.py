@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from datamodel.prepared import prepared_cursor
 from datamodel.reach import EVERYWHERE, Reach
 from datamodel.uris import Namespace, prefix_upper_bound
 from harvest.expiry import EVENT_TABLES
+from harvest.pages import new_rows
 from harvest.streams import (
     ARTIFACTS,
     DELETED_ARTIFACTS,
@@ -41,7 +41,6 @@ from harvest.streams import (
     Stream,
 )
 
-_MEMORY_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 # A filter that matches few rows of very many must not run into the statement timeout: a page looks at no more rows than
 # this, and its cursor then stands after the last row it looked at.
@@ -276,7 +275,8 @@ def _copy(request: PageRequest, head: Head, start: Cursor, *, as_json: bool) -> 
         statement = f"COPY (SELECT row_to_json(r) FROM ({statement}) r) TO STDOUT (FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02')"
     else:
         statement = f"COPY ({statement}) TO STDOUT"
-    rows: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115  # sent, then closed, by `chunks`
+    # Sent, then closed, by `chunks`.
+    rows = new_rows()
     digest, count, last = hashlib.sha256(), 0, b""
     with connection.cursor() as cursor, cursor.copy(statement, parameters) as copy:
         for data in copy:

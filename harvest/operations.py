@@ -328,7 +328,7 @@ def _apply_batch(lease: Lease, page: Page, selector: str) -> Applied:
     if current is None or queries.cursor_of(current) != page.start:
         raise RaceLostError(f"the cursor of {page.stream.name} of {lease.name} was moved by someone else")
     rejected, changed = 0, 0
-    if page.count and not is_known(page, remote_id=lease.remote_id):
+    if page.count and (page.prover or not is_known(page, remote_id=lease.remote_id)):
         rejected = stage(page, remote_id=lease.remote_id)
         changed = _apply_rows(lease, page)
     following = page.next_cursor

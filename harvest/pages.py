@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 import uuid
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,9 +14,11 @@ from urllib.parse import urlencode
 from datamodel.errors import InvalidRequestError, RemoteProtocolError, RemoteUnavailableError
 from datamodel.positions import Cursor
 from datamodel.uris import Namespace
+from harvest.proof import Prover
 from harvest.streams import END_MARK, HEADER_MARK, Stream
 
 _LINE_BYTES = 8192
+_MEMORY_BYTES = 16 * 1024 * 1024
 # More than any row that passes the checks can have (uri 512, types 2 x 128, checksums, escapes).
 _ROW_BYTES = 4096
 # The longest query that every server takes; more namespaces than fit are asked for by their schemes.
@@ -64,6 +67,8 @@ class Page:
     more: bool
     # The remote says that no deletion is newer than this transaction; None if it does not say.
     deletions: int | None = None
+    # Who has proven the rows, which are those that proved true then, as `staging.prove` leaves them.
+    prover: Prover | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -72,6 +77,11 @@ class Page:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.rows.close()
+
+
+def new_rows() -> IO[bytes]:
+    """A file for rows: in memory while they are few."""
+    return tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)
 
 
 class Receiver:

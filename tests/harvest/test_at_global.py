@@ -31,10 +31,11 @@ from datamodel.queries import artifact_by_id
 from datamodel.remotes import save_remote
 from datamodel.rules import ArtifactRow
 from datamodel.service_tokens import Credential
-from harvest import client, exchange, operations
+from harvest import client, exchange, operations, staging
 from harvest.client import Remote
 from harvest.exchange import Harvested
 from harvest.pages import Page, PageQuery
+from harvest.proof import Prover
 from harvest.streams import ARTIFACTS
 from tests import peers
 from tests.factories import WHEN, artifact_row
@@ -634,6 +635,30 @@ def test_a_page_ahead_that_fails_is_asked_for_again(peer: FakeInventory, setting
     peer.before = fail_once
     assert harvest().is_complete
     assert Artifact.objects.count() == 3
+
+
+def test_pages_of_news_are_proven_while_the_one_before_is_applied(
+    peer: FakeInventory, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.INVENTORY_HARVEST_BATCH = 1
+    rows = [artifact_row(f"cadc:TEST/{number}") for number in range(6)]
+    for number, row in enumerate(rows):
+        peer.add_artifact(row, **({"contentLength": "0"} if number in {3, 5} else {}))
+    begin, provers = staging._prover_of, []
+
+    def watched(page: Page) -> Prover:
+        provers.append(threading.current_thread().name)
+        return begin(page)
+
+    monkeypatch.setattr(staging, "_prover_of", watched)
+    assert harvest().rejected == 2
+    assert provers.count("page-ahead") >= 3
+    assert {artifact.uri for artifact in Artifact.objects.all()} == {rows[n].uri for n in (0, 1, 2, 4)}
+    assert {str(rejection.row_id) for rejection in HarvestRejection.objects.all()} == {str(rows[n].id) for n in (3, 5)}
+    provers.clear()
+    rewind()
+    assert harvest().changed == 0
+    assert "page-ahead" not in provers
 
 
 def fetch(peer: FakeInventory, limit: int = 100) -> Page:
