@@ -31,6 +31,9 @@ REFRESH_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 _LOOK_SECONDS = 0.02
+# A turn costs as much for one row as for many: where many come, the next ones gather for a while, and one row is not kept waiting.
+_REST_SECONDS_PER_ROW = 0.02
+_LONGEST_REST_SECONDS = 0.35
 _FOR_A_WORKER = Harvested(is_interrupted=True)
 
 # What was heard from the remote of this name is harvested; a task for it is sent.
@@ -121,6 +124,7 @@ class RemoteListener:
             self._send(self._remote.name)
         if turn.is_complete:
             self._resends.reset()
+            self._stopped.wait(min(turn.rows * _REST_SECONDS_PER_ROW, _LONGEST_REST_SECONDS))
         else:
             self._await_harvest(progress, seen)
 

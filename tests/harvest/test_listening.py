@@ -41,7 +41,7 @@ from datamodel.statements import signed_statement
 from harvest import client, exchange, listening, operations, queries, tasks
 from harvest.client import Remote
 from harvest.exchange import Heard
-from harvest.listening import Listeners, Pause
+from harvest.listening import Listeners, Pause, RemoteListener
 from tests import peers
 from tests.factories import artifact_row
 from tests.fakes.feed import TOKEN, FakeInventory, artifact_fields, serve
@@ -233,6 +233,25 @@ def test_a_turn_that_was_begun_gives_its_lease_back_before_the_listener_ends(
     may_answer.set()
     listeners.stop(seconds=20)
     assert (Artifact.objects.count(), RemoteInventory.objects.get().lease_holder) == (1, None)
+
+
+def test_where_many_rows_come_the_next_ones_gather_for_a_while(from_site: RemoteInventory, peer: FakeInventory) -> None:
+    exchange.harvest("peer")
+    rests: list[float] = []
+
+    class Watched(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            rests.append(timeout or 0.0)
+            return False
+
+    listener = RemoteListener(RemoteInventory.objects.get(), exchange.harvest_heard, lambda _: True)
+    listener._stopped = Watched()
+    for count in (1, 5, 100):
+        for _ in range(count):
+            peer.add_artifact(artifact_row(f"cadc:TEST/{uuid.uuid4()}"))
+        listener._listen_once()
+    assert Artifact.objects.count() == 106
+    assert rests == pytest.approx([0.02, 0.1, listening._LONGEST_REST_SECONDS])
 
 
 def heard_of(peer: FakeInventory) -> Heard:
