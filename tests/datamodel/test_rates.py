@@ -191,6 +191,7 @@ def test_pairing_codes_are_shown_so_often_by_one_address(
     assert [redeem("") for _ in range(3)] == [403, 403, 429]
 
 
+@pytest.mark.usefixtures("known_open")
 def test_too_many_codes_are_refused_before_anything_is_looked_at(
     inventory: InventoryIdentity, settings: Settings, django_assert_num_queries: Any
 ) -> None:

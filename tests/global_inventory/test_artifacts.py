@@ -72,6 +72,7 @@ def test_a_stream_has_one_artifact_per_line(federation: Federation, reader: Clie
     assert lines == reader.get("/artifacts?namespace=cadc:").json()["items"]
 
 
+@pytest.mark.usefixtures("known_open")
 def test_a_long_stream_is_made_page_by_page(
     federation: Federation, reader: Client, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:

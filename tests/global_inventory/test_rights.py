@@ -13,7 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from datamodel import access, auth, preauth, restoration
+from datamodel import access, auth, preauth
 from datamodel.grants import ALL_GRANTS, Grant
 from datamodel.tokens import TokenLimits
 from tests.factories import settle_rights
@@ -119,9 +119,8 @@ def test_a_url_is_signed_for_what_the_prefix_grants(known: dict[str, str]) -> No
     assert client.put("/files/cadc:X/new").status_code == 403
 
 
-def test_deciding_adds_no_statement_to_locate(known: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    # Whether this inventory is open is asked once a second, which has nothing to do with rights.
-    monkeypatch.setattr(restoration.gate, "_open_until", float("inf"))
+@pytest.mark.usefixtures("known_open")
+def test_deciding_adds_no_statement_to_locate(known: dict[str, str]) -> None:
     by_rule, by_token = caller("p"), caller("t", Grant.READ)
     access.save_grant(prefix="cadc:", allowed={Grant.READ: ["token:p"]})
     settle_rights()

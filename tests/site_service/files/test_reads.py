@@ -112,6 +112,7 @@ def test_wanted_digest_is_given(client: Client) -> None:
     assert both.endswith(sha256_header(DATA))
 
 
+@pytest.mark.usefixtures("known_open")
 def test_one_statement_serves_a_file(client: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     settle_rights()
     client.head(PATH)

@@ -180,6 +180,7 @@ def test_groups_write_where_they_are_granted_and_a_longer_prefix_may_close_it_ag
     assert client.head("/files/secret:x").status_code == 200
 
 
+@pytest.mark.usefixtures("known_open")
 def test_deciding_adds_no_statement_to_head_get_and_put(stored: Client) -> None:
     def statements(client: Client) -> list[int]:
         counts = []
