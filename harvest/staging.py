@@ -34,9 +34,8 @@ def prove(page: Page) -> Page:
 
     Raises `RemoteProtocolError` when that is no table at all.
     """
-    rows = new_rows()
     with page:
-        prover = _prover_of(page)
+        prover, rows = _prover_of(page), new_rows()
         try:
             for lines in prover.proven_lines(page.rows):
                 rows.write(lines)
