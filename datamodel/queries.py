@@ -24,7 +24,7 @@ _COLUMN_COUNT = 12
 # Of one statement: each may give a page of rows, which are sorted.
 _MOST_RANGES = 64
 # The planner does not know how much a range holds, and takes it for little: were it told that a page is more than that, it would read
-# and sort the whole range for each page.
+# and sort the whole range for each page, and all that is joined to it.
 PAGE_END = "ORDER BY a.uri LIMIT (SELECT %(limit)s)"
 _STORED_SQL = f"""
     SELECT {ARTIFACT_COLUMNS}, l.storage_id, l.storage_bucket

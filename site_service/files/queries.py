@@ -30,10 +30,9 @@ _STATE_SQL = f"""
 """
 _FILE_SQL = _STATE_SQL.format(asked="(VALUES (%s))")
 _FILES_SQL = _STATE_SQL.format(asked="unnest(%s::text[])")
-# OFFSET keeps the look-up of each row a look-up: for a page the planner would rather read all locations.
 _PAGE_SQL = f"""
     SELECT {{columns}}, l.artifact_id IS NOT NULL AS stored
-    FROM artifact a LEFT JOIN LATERAL (SELECT artifact_id FROM storage_location WHERE artifact_id = a.id OFFSET 0) l ON true
+    FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id
     WHERE a.uri >= r.low AND a.uri < r.high AND (l.artifact_id IS NOT NULL OR NOT %(stored_only)s) {PAGE_END}
 """
 _ROWS_SQL = _PAGE_SQL.format(columns=ARTIFACT_COLUMNS)

@@ -60,6 +60,7 @@ def test_the_server_ends_what_is_stuck_unless_a_pooler_forbids_startup_options()
     names = ["DATABASES"]
     (configured,) = settings_of(names, DATABASE_URL="postgresql://u@h/d", INVENTORY_LOCK_TIMEOUT_SECONDS="7")
     assert "lock_timeout=7000" in json.dumps(configured)
+    assert "jit=off" in json.dumps(configured)
     (pooled,) = settings_of(names, DATABASE_URL="postgresql://u@h/d", INVENTORY_DATABASE_STARTUP_OPTIONS="false")
     assert "lock_timeout" not in json.dumps(pooled)
 

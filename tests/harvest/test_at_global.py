@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from pytest_django.fixtures import Settings
 
 from datamodel import rows, rules, sealing
@@ -31,7 +31,7 @@ from datamodel.queries import artifact_by_id
 from datamodel.remotes import save_remote
 from datamodel.rules import ArtifactRow
 from datamodel.service_tokens import Credential
-from harvest import client, exchange, operations, staging
+from harvest import ahead, client, exchange, operations, staging
 from harvest.client import Remote
 from harvest.exchange import Harvested
 from harvest.pages import Page, PageQuery
@@ -659,6 +659,26 @@ def test_pages_of_news_are_proven_while_the_one_before_is_applied(
     rewind()
     assert harvest().changed == 0
     assert "page-ahead" not in provers
+
+
+@pytest.mark.parametrize("error", [RemoteProtocolError("no table"), OperationalError("the server went away")])
+def test_a_page_ahead_that_cannot_be_proven_is_asked_for_again(
+    peer: FakeInventory, settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    settings.INVENTORY_HARVEST_BATCH = 1
+    for number in range(4):
+        peer.add_artifact(artifact_row(f"cadc:TEST/{number}"))
+    pages: list[Page] = []
+
+    def fail(page: Page) -> Page:
+        pages.append(page)
+        with page:
+            raise error
+
+    monkeypatch.setattr(ahead, "prove", fail)
+    assert harvest().is_complete
+    assert len(pages) >= 2
+    assert Artifact.objects.count() == 4
 
 
 def fetch(peer: FakeInventory, limit: int = 100) -> Page:
