@@ -82,15 +82,16 @@ class Truth:
 
     living: dict[str, Version] = field(default_factory=dict)
     dead: dict[str, Version] = field(default_factory=dict)
-    # (site, artifact id, when) of content that was put again.
+    # (site, artifact id, when) of content that was put again. Only that site knows, and only while it has the bytes.
     reaffirmed: list[tuple[str, str, datetime]] = field(default_factory=list)
+    # Sites that may have let their copies go since.
+    retiring: set[str] = field(default_factory=set)
     ended_at: dict[str, datetime] = field(default_factory=dict)
     contents: set[str] = field(default_factory=set)
-    is_open: bool = False
 
     def outcomes(self) -> set[str | None]:
         """What may be read in the end."""
-        if self.is_open:
+        if any(site in self.retiring for site, _, _ in self.reaffirmed):
             return {None, *self.contents}
         candidates = {self._rank(version): version.content for version in self.living.values()}
         for artifact_id, version in self.dead.items():
@@ -110,16 +111,20 @@ class Truth:
     def _reaffirmed_at(self, artifact_id: str) -> datetime:
         return max((when for _, one, when in self.reaffirmed if one == artifact_id), default=_NEVER[0])
 
-    def settled(self, held: Held | None) -> None:
-        """From now on only this is known of it, everywhere."""
+    def settled(self, held: Held | None, here: dict[str, Held | None]) -> None:
+        """From now on only this is known of it, everywhere; and to a site by itself, that the content was put again there."""
         content = _BY_CHECKSUM[held.checksum] if held is not None else ""
         self.living = (
             {} if held is None else {held.artifact_id: Version(held.artifact_id, content, held.content_last_modified)}
         )
         self.dead.clear()
         self.ended_at.clear()
-        self.reaffirmed.clear()
-        self.is_open = False
+        self.retiring.clear()
+        self.reaffirmed = [
+            (site, copy.artifact_id, copy.reaffirmed_at)
+            for site, copy in here.items()
+            if copy is not None and copy.reaffirmed_at is not None and copy.storage_id is not None
+        ]
 
 
 class FederationMachine(RuleBasedStateMachine):
@@ -284,6 +289,8 @@ class FederationMachine(RuleBasedStateMachine):
         assert isinstance(answer, Crashed) or answer["dropped"] >= len(gone), (answer, gone)
         told = {uri for uri in URIS if uri.startswith(namespace)}
         self.retired |= {(site, uri) for uri in told}
+        for uri in told:
+            self.truth[uri].retiring.add(site)
         # Whoever vouches for the other copy does not know that a bit of it has flipped since it was read.
         self.hopeless |= self.rotten & told
 
@@ -468,7 +475,7 @@ class FederationMachine(RuleBasedStateMachine):
         self._check_holders(at_global)
         self._check_events()
         for uri in URIS:
-            self.truth[uri].settled(at_global.get(uri))
+            self.truth[uri].settled(at_global.get(uri), {site: self.world.look(site, uri) for site in SITES})
         self.is_settled = True
 
     def _check_outcome(self, uri: str, held: Held | None) -> None:

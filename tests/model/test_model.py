@@ -90,6 +90,19 @@ def test_each_kind_of_step_leaves_what_the_dictionary_says(world: World) -> None
     machine.check()
 
 
+def test_content_put_again_by_a_clock_ahead_outlives_what_others_say_by_theirs(world: World) -> None:
+    """The others cannot know: that it was put again is told to nobody."""
+    machine = machine_of(world)()
+    machine.begin([("alpha", B), ("beta", B)], [("beta", f"{B}x", "ccc"), ("beta", f"{B}x", "a")])
+    machine.settle()
+    machine.clock("beta", 3600)
+    machine.put("beta", f"{B}x", "a", None)
+    machine.settle()
+    machine.put("alpha", f"{B}x", "ddd", None)
+    assert machine.truth[f"{B}x"].outcomes() == {"a"}
+    machine.check()
+
+
 def test_a_federation_is_what_a_dictionary_says(world: World, record_property: Tell) -> None:
     explore(world, record_property, examples=5, steps=12)
 
