@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from django.db.backends.utils import CursorWrapper
 
 from datamodel.positions import TXID_SQL
 from datamodel.prepared import prepared_cursor
-from datamodel.reach import Range, Reach
+from datamodel.reach import Range
 from datamodel.rules import ArtifactRow, Located
 
 ARTIFACT_COLUMNS = (
@@ -74,22 +74,6 @@ def rows_in_ranges(
             found += cursor.fetchall()
             start, size = start + size, min(size * 4, _MOST_RANGES)
     return found
-
-
-def json_lines(
-    sql: str, prefix: str, readable: Reach, *, limit: int, parameters: Mapping[str, Any] | None = None
-) -> Iterator[str]:
-    """Every readable row below a prefix as a line of JSON; holds one page of `limit` rows, and no connection between pages.
-
-    `sql` is as for `rows_in_ranges`. What is there for the whole time is listed once; what comes or goes meanwhile may or may not be.
-    """
-    lines, after = f"SELECT p.uri, row_to_json(p)::text FROM ({sql}) p", ""
-    while page := rows_in_ranges(lines, readable.after(prefix, after), limit=limit, parameters=parameters):
-        connection.close()
-        for _, line in page:
-            yield line + "\n"
-        after = page[-1][0]
-    connection.close()
 
 
 def _known(row: Sequence[Any] | None) -> KnownArtifact | None:

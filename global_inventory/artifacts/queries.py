@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import connection
 
-from datamodel import queries as model_queries
+from datamodel import lines
 from datamodel.queries import ARTIFACT_COLUMNS, PAGE_END, artifact_from, rows_in_ranges
 from datamodel.reach import Reach
 from datamodel.rules import ArtifactRow
@@ -110,7 +110,7 @@ def artifact_page(prefix: str, readable: Reach, *, after: str = "", limit: int =
 
 def json_lines(prefix: str, readable: Reach) -> Iterator[str]:
     """Every readable artifact below a prefix as a line of JSON, with `copies` and `releasing`."""
-    return model_queries.json_lines(_ITEMS_SQL, prefix, readable, limit=PAGE_ROWS)
+    return lines.json_lines(_ITEMS_SQL, prefix, readable, limit=PAGE_ROWS)
 
 
 def listed_by_uri(uri: str) -> Listed | None:

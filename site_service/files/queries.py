@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import connection
 
-from datamodel import queries as model_queries
+from datamodel import lines
 from datamodel.prepared import prepared_rows
 from datamodel.queries import ARTIFACT_COLUMNS, PAGE_END, KnownArtifact, artifact_from, rows_in_ranges
 from datamodel.reach import END, Reach
@@ -116,9 +116,7 @@ def all_artifacts(prefix: str, readable: Reach, *, stored_only: bool) -> Iterato
 
 def json_lines(prefix: str, readable: Reach, *, stored_only: bool) -> Iterator[str]:
     """`all_artifacts` as lines of JSON."""
-    return model_queries.json_lines(
-        _ITEMS_SQL, prefix, readable, limit=PAGE_ROWS, parameters={"stored_only": stored_only}
-    )
+    return lines.json_lines(_ITEMS_SQL, prefix, readable, limit=PAGE_ROWS, parameters={"stored_only": stored_only})
 
 
 def entries(namespace: Namespace | None, readable: Reach, *, after: str = "") -> Iterator[Entry]:
