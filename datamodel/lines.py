@@ -21,22 +21,29 @@ _fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="lines")
 _AHEAD = _FETCHERS + 1
 _URIS_SQL = f"SELECT a.uri FROM artifact a WHERE a.uri >= r.low AND a.uri < r.high {PAGE_END}"
 
-_Page = list[tuple[str, str]]
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Lines of `count` rows, the last of which has this uri."""
+
+    count: int
+    last: str
+    lines: bytes
 
 
 def json_lines(
     sql: str, prefix: str, readable: Reach, *, limit: int, parameters: Mapping[str, Any] | None = None
-) -> Iterator[str]:
-    """Every readable row below a prefix as a line of JSON; holds a few pages of `limit` rows, and no connection between them.
+) -> Iterator[bytes]:
+    """Every readable row below a prefix as a line of JSON, a page at a time: up to `limit` (at least 2) rows.
 
-    `sql` is as for `rows_in_ranges`. What is there for the whole time is listed once; what comes or goes meanwhile may or may not be.
+    Holds a few pages, and no connection between them. `sql` is as for `rows_in_ranges`. What is there for the whole time is listed once; what comes or goes meanwhile may or may not be.
     """
     listing = _Listing(f"SELECT p.uri, row_to_json(p)::text FROM ({sql}) p", limit, parameters or {})
     page = listing.page(readable.after(prefix, ""))
-    yield from _lines(page)
+    yield page.lines
     # Who needs a second page needs many, mostly.
-    if len(page) == limit:
-        yield from listing.rest(Reach(tuple(readable.after(prefix, page[-1][0]))))
+    if page.count == limit:
+        yield from listing.rest(Reach(tuple(readable.after(prefix, page.last))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +53,14 @@ class _Listing:
     parameters: Mapping[str, Any]
 
     def page(self, ranges: Sequence[Range]) -> _Page:
-        """The first rows of these ranges: (uri, JSON)."""
+        """The first rows of these ranges."""
         try:
-            return rows_in_ranges(self.sql, ranges, limit=self.limit, parameters=self.parameters)
+            rows = rows_in_ranges(self.sql, ranges, limit=self.limit, parameters=self.parameters)
         finally:
             connection.close()
+        return _Page(len(rows), rows[-1][0] if rows else "", "".join([f"{line}\n" for _, line in rows]).encode())
 
-    def rest(self, left: Reach) -> Iterator[str]:
+    def rest(self, left: Reach) -> Iterator[bytes]:
         """The lines of what is left, its stretches being fetched side by side."""
         pages: deque[tuple[Reach, Future[_Page]]] = deque()
         try:
@@ -75,15 +83,10 @@ class _Listing:
             yield Reach(tuple(left.within("", end)))
             left = Reach(tuple(left.within(end, left.ranges[-1][1])))
 
-    def _whole(self, stretch: Reach, coming: Future[_Page]) -> Iterator[str]:
+    def _whole(self, stretch: Reach, coming: Future[_Page]) -> Iterator[bytes]:
         page = coming.result()
-        yield from _lines(page)
+        yield page.lines
         # Some came since its uris were counted.
-        while len(page) == self.limit:
-            page = self.page(stretch.after("", page[-1][0]))
-            yield from _lines(page)
-
-
-def _lines(page: _Page) -> Iterator[str]:
-    for _, line in page:
-        yield line + "\n"
+        while page.count == self.limit:
+            page = self.page(stretch.after("", page.last))
+            yield page.lines

@@ -108,8 +108,8 @@ def artifact_page(prefix: str, readable: Reach, *, after: str = "", limit: int =
     return [_listed(row) for row in rows_in_ranges(_ROWS_SQL, readable.after(prefix, after), limit=limit)]
 
 
-def json_lines(prefix: str, readable: Reach) -> Iterator[str]:
-    """Every readable artifact below a prefix as a line of JSON, with `copies` and `releasing`."""
+def json_lines(prefix: str, readable: Reach) -> Iterator[bytes]:
+    """Every readable artifact below a prefix as a line of JSON, with `copies` and `releasing`; a page at a time."""
     return lines.json_lines(_ITEMS_SQL, prefix, readable, limit=PAGE_ROWS)
 
 

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_safe
 from datamodel.auth import caller_of
 from datamodel.doors import filtered
 from datamodel.errors import ArtifactNotFoundError, InvalidRequestError
-from datamodel.pages import chunks, next_page, page_bounds
+from datamodel.pages import next_page, page_bounds
 from datamodel.permissions import Grant, reach, require
 from datamodel.snapshots.views import list_as_of
 from datamodel.uris import ArtifactUri, Namespace
@@ -46,7 +46,7 @@ def artifacts(request: HttpRequest) -> HttpResponseBase:
         require(caller_of(request), Grant.READ, Namespace.parse(namespace) if namespace else None)
         return list_as_of(request, prefix, is_stream=_is_stream(request))
     if _is_stream(request):
-        lines: Iterator[bytes] = chunks(queries.json_lines(prefix, readable)) if request.method == "GET" else iter(())
+        lines: Iterator[bytes] = queries.json_lines(prefix, readable) if request.method == "GET" else iter(())
         response: HttpResponseBase = StreamingHttpResponse(lines, content_type=_NDJSON)
         response["Cache-Control"] = "no-store"
         return response

@@ -77,8 +77,8 @@ def list_namespace(request: HttpRequest, namespace: Namespace | None) -> HttpRes
             return _entries_json(request, namespace, readable)
         case "text":
             prefix = namespace.value if namespace is not None else ""
-            return _stream(request, _checksum_lines(prefix, readable), "text")
-    return _stream(request, _html_lines(namespace, readable), "html")
+            return _stream(request, chunks(_checksum_lines(prefix, readable)), "text")
+    return _stream(request, chunks(_html_lines(namespace, readable)), "html")
 
 
 def _format(request: HttpRequest, offered: tuple[str, ...]) -> str:
@@ -108,12 +108,12 @@ def _json_page(request: HttpRequest, page: dict[str, object]) -> HttpResponse:
     return response
 
 
-def _stream(request: HttpRequest, lines: Iterable[str], kind: str) -> HttpResponseBase:
+def _stream(request: HttpRequest, content: Iterable[bytes], kind: str) -> HttpResponseBase:
     charset = "" if kind == "ndjson" else "; charset=utf-8"
     if request.method == "HEAD":
         response: HttpResponseBase = HttpResponse(content_type=_FORMATS[kind] + charset)
     else:
-        response = StreamingHttpResponse(chunks(lines), content_type=_FORMATS[kind] + charset)
+        response = StreamingHttpResponse(content, content_type=_FORMATS[kind] + charset)
     response["Cache-Control"] = "no-store"
     response["Content-Security-Policy"] = "sandbox; default-src 'none'; frame-ancestors 'none'"
     return response

@@ -114,8 +114,8 @@ def all_artifacts(prefix: str, readable: Reach, *, stored_only: bool) -> Iterato
     connection.close()
 
 
-def json_lines(prefix: str, readable: Reach, *, stored_only: bool) -> Iterator[str]:
-    """`all_artifacts` as lines of JSON."""
+def json_lines(prefix: str, readable: Reach, *, stored_only: bool) -> Iterator[bytes]:
+    """`all_artifacts` as lines of JSON, a page at a time."""
     return lines.json_lines(_ITEMS_SQL, prefix, readable, limit=PAGE_ROWS, parameters={"stored_only": stored_only})
 
 
