@@ -10,14 +10,20 @@ known only when the last byte has gone, and because metadata can only be changed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby, islice
 
-from datamodel.errors import NotConfiguredError, RangeNotSatisfiableError, StorageError, StoredObjectMissingError
+from datamodel.errors import (
+    CallerError,
+    NotConfiguredError,
+    RangeNotSatisfiableError,
+    StorageError,
+    StoredObjectMissingError,
+)
 from site_service.storage.bucket import Bucket, ListedKey
 from site_service.storage.contract import (
     ByteRange,
@@ -32,8 +38,10 @@ from site_service.storage.contract import (
     Readable,
     StoreCapabilities,
     StoredObject,
+    Write,
 )
 from site_service.storage.digests import DigestPlan, MeasuredContent
+from site_service.storage.groups import one_by_one
 from site_service.storage.listings import with_end
 from site_service.storage.objecttransactions import ObjectTransactions
 from site_service.storage.objectupload import MAX_PARTS, MIN_PART, KeyWriter
@@ -96,6 +104,9 @@ class BucketStore:
                 writer.publish(stored.length)
             undo.pop_all()
         return stored
+
+    def write_all(self, writes: Sequence[Write]) -> list[StoredObject | CallerError]:
+        return one_by_one(self, writes)
 
     def open(
         self,

@@ -10,7 +10,7 @@ import fcntl
 import functools
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -179,6 +179,18 @@ class Disk:
     @storage_failures("sync a file")
     def sync(self, descriptor: int) -> None:
         os.fsync(descriptor)
+
+    def sync_all(self, descriptors: Sequence[int]) -> None:
+        """Sync several files; the disk is told of all of them before the first is waited for."""
+        for descriptor in descriptors[1:]:
+            self._start(descriptor)
+        for descriptor in descriptors:
+            self.sync(descriptor)
+
+    @storage_failures("sync a file")
+    def _start(self, descriptor: int) -> None:
+        """What is not on the disk yet is queued for it by this advice, too."""
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     @storage_failures("close a file")
     def close(self, descriptor: int) -> None:

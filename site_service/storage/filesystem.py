@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from datamodel.errors import (
+    CallerError,
     NotConfiguredError,
     RangeNotSatisfiableError,
     StorageError,
@@ -38,6 +39,7 @@ from site_service.storage.contract import (
     PutTransactionStatus,
     StoreCapabilities,
     StoredObject,
+    Write,
 )
 from site_service.storage.digests import DigestPlan, MeasuredContent
 from site_service.storage.disk import Disk, StoredFile
@@ -91,17 +93,22 @@ class FilesystemStore:
     def write(
         self, content: ContentSource, facts: ContentFacts, expected: ExpectedContent | None = None
     ) -> StoredObject:
-        """See the contract. Three syncs: the bytes, the facts, the directory of both."""
-        storage_id = new_storage_id()
-        temporary = self._temporary / storage_id
-        with ExitStack() as undo, closing(self._plan.hasher(expected)) as hasher:
-            undo.callback(self._discard, storage_id)
-            measured = MeasuredContent(content, expected, hasher)
-            self._write_temporary(temporary, measured)
-            stored = self._stored(storage_id, measured.result.length, measured.result.checksums, facts)
-            self._publish(temporary, stored)
+        (outcome,) = self.write_all([Write(content, facts, expected)])
+        if isinstance(outcome, CallerError):
+            raise outcome
+        return outcome
+
+    def write_all(self, writes: Sequence[Write]) -> list[StoredObject | CallerError]:
+        """See the contract. The syncs: bytes and facts of all, then the directories of both."""
+        with ExitStack() as undo:
+            with ExitStack() as opened:
+                outcomes = [self._written(each, undo, opened) for each in writes]
+                written = [outcome for outcome in outcomes if not isinstance(outcome, CallerError)]
+                facts = [self._open_facts(stored, opened) for _, stored in written]
+                self._disk.sync_all([*(descriptor for descriptor, _ in written), *facts])
+            self._publish([(self._temporary / stored.storage_id, stored) for _, stored in written])
             undo.pop_all()
-        return stored
+        return [outcome if isinstance(outcome, CallerError) else outcome[1] for outcome in outcomes]
 
     def open(
         self,
@@ -223,36 +230,51 @@ class FilesystemStore:
         kept = self._plan.select(checksums)
         return StoredObject(storage_id, storage_id[:BUCKET_DIGITS], length, kept, facts, now())
 
-    def _write_temporary(self, temporary: Path, measured: MeasuredContent) -> None:
-        descriptor = self._disk.create(temporary)
+    def _written(self, write: Write, undo: ExitStack, opened: ExitStack) -> tuple[int, StoredObject] | CallerError:
+        """The bytes in a temporary file, not synced yet, with its descriptor; or why they are refused."""
+        storage_id = new_storage_id()
+        undo.callback(self._discard, storage_id)
+        descriptor = self._disk.create(self._temporary / storage_id)
         if descriptor is None:
             raise StorageUnavailableError("the temporary directory of the store has vanished")
+        opened.callback(self._disk.close, descriptor)
         try:
-            self._disk.write_all(descriptor, measured)
-            self._disk.sync(descriptor)
-        finally:
-            self._disk.close(descriptor)
+            with closing(self._plan.hasher(write.expected)) as hasher:
+                measured = MeasuredContent(write.content, write.expected, hasher)
+                self._disk.write_all(descriptor, measured)
+        except CallerError as error:
+            self._discard(storage_id)
+            return error
+        return descriptor, self._stored(storage_id, measured.result.length, measured.result.checksums, write.facts)
 
-    def _publish(self, source: Path, stored: StoredObject) -> None:
-        """Facts first, under a name that nobody else can have; then the bytes; then the directory that holds both."""
-        self._write_facts(stored)
-        if not self._disk.rename(source, self._content(stored.storage_id)):
-            raise StorageUnavailableError("the written bytes were swept away before they could be published")
-        self._disk.sync_directory(self._shard(stored.storage_id))
+    def _open_facts(self, stored: StoredObject, opened: ExitStack) -> int:
+        """The facts in their place, under a name that nobody else can have; not synced yet."""
+        path = self._facts(stored.storage_id)
+        descriptor = self._disk.create(path)
+        if descriptor is None:
+            self._make_shards(stored.storage_id)
+            descriptor = self._disk.create(path)
+        if descriptor is None:
+            raise StorageUnavailableError("a directory of the store has vanished")
+        opened.callback(self._disk.close, descriptor)
+        self._disk.write(descriptor, encode_object(stored))
+        return descriptor
+
+    def _publish(self, objects: Sequence[tuple[Path, StoredObject]]) -> None:
+        """Durable bytes, whose facts are durable, get their names; then the directories that hold both are synced."""
+        for source, stored in objects:
+            if not self._disk.rename(source, self._content(stored.storage_id)):
+                raise StorageUnavailableError("the written bytes were swept away before they could be published")
+        for shard in dict.fromkeys(self._shard(stored.storage_id) for _, stored in objects):
+            self._disk.sync_directory(shard)
 
     def _publish_transaction(self, transaction: OpenTransaction, stored: StoredObject) -> None:
         """Like any object; facts left by a killed commit are written anew."""
         self._transactions.cut(transaction)
         self._disk.unlink(self._facts(stored.storage_id))
-        self._publish(transaction.content, stored)
-
-    def _write_facts(self, stored: StoredObject) -> None:
-        path, record = self._facts(stored.storage_id), encode_object(stored)
-        if self._disk.write_new(path, record):
-            return
-        self._make_shards(stored.storage_id)
-        if not self._disk.write_new(path, record):
-            raise StorageUnavailableError("a directory of the store has vanished")
+        with ExitStack() as opened:
+            self._disk.sync(self._open_facts(stored, opened))
+        self._publish([(transaction.content, stored)])
 
     def _make_shards(self, storage_id: str) -> None:
         """Sixteen neighbours at once: a new store pays the sync of their parent 256 times, not 4096 times."""

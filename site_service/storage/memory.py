@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from datamodel.errors import (
+    CallerError,
     RangeNotSatisfiableError,
     StateConflictError,
     StoredObjectMissingError,
@@ -28,8 +29,10 @@ from site_service.storage.contract import (
     Readable,
     StoreCapabilities,
     StoredObject,
+    Write,
 )
 from site_service.storage.digests import DigestPlan, MeasuredContent
+from site_service.storage.groups import one_by_one
 from site_service.storage.listings import with_end
 from site_service.storage.records import Segment, TransactionState, encode_object, judged, new_storage_id, now
 
@@ -66,6 +69,9 @@ class MemoryStore:
             measured = MeasuredContent(content, expected, hasher)
             held = b"".join(measured)
             return self._keep(new_storage_id(), held, measured.result.checksums, facts)
+
+    def write_all(self, writes: Sequence[Write]) -> list[StoredObject | CallerError]:
+        return one_by_one(self, writes)
 
     def open(
         self,

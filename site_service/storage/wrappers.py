@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NoReturn
 
@@ -21,6 +21,7 @@ from site_service.storage.contract import (
     Readable,
     StoreCapabilities,
     StoredObject,
+    Write,
 )
 
 
@@ -66,6 +67,10 @@ class ReadOnlyStore:
 
     def write(self, content: ContentSource, facts: ContentFacts, expected: ExpectedContent | None = None) -> NoReturn:
         del content, facts, expected
+        _refuse()
+
+    def write_all(self, writes: Sequence[Write]) -> NoReturn:
+        del writes
         _refuse()
 
     def set_facts(self, storage_id: str, facts: ContentFacts) -> NoReturn:

@@ -25,6 +25,7 @@ from site_service.storage.contract import (
     ListedObject,
     ListingEnd,
     StoredObject,
+    Write,
 )
 from site_service.storage.listings import proven
 from site_service.storage.records import encode_object, judged
@@ -106,6 +107,42 @@ def test_content_that_is_not_as_declared_is_refused_and_leaves_nothing(store: Ar
     content, expected, error = REFUSED[case]
     with pytest.raises(error):
         store.write(source(content), facts(), expected)
+    assert listed(store) == []
+    assert store.sweep_temporary(datetime.now(UTC) + FUTURE) == 0
+
+
+def test_several_are_stored_together_in_their_order(store: ArtifactStore) -> None:
+    contents = [bytes([number]) * number for number in range(7)]
+    known = [facts(f"{number}") for number in range(7)]
+    stored = store.write_all([Write(source(each), one) for each, one in zip(contents, known, strict=True)])
+    assert store.write_all([]) == []
+    for outcome, content, one in zip(stored, contents, known, strict=True):
+        assert isinstance(outcome, StoredObject)
+        assert (outcome.facts, outcome.checksums, read(store, outcome)) == (one, digests(content), content)
+    assert len(listed(store)) == 7
+
+
+@pytest.mark.parametrize("case", list(REFUSED))
+def test_of_several_the_one_that_is_not_as_declared_hinders_no_other(store: ArtifactStore, case: str) -> None:
+    content, expected, error = REFUSED[case]
+    good = [Write(source(CONTENT), facts()) for _ in range(2)]
+    outcomes = store.write_all([good[0], Write(source(content), facts(), expected), good[1]])
+    assert isinstance(outcomes[1], error)
+    assert {one.storage_id for one in outcomes if isinstance(one, StoredObject)} == {
+        one.storage_id for one in listed(store)
+    }
+    assert len(listed(store)) == 2
+    assert store.sweep_temporary(datetime.now(UTC) + FUTURE) == 0
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_of_several_none_is_kept_when_a_source_fails_for_its_own_reasons(store: ArtifactStore, place: int) -> None:
+    error = RemoteUnavailableError("gone")
+    writes = [Write(source(CONTENT), facts()) for _ in range(2)]
+    writes.insert(place, Write(BreakingSource(CONTENT, error), facts()))
+    with pytest.raises(RemoteUnavailableError) as caught:
+        store.write_all(writes)
+    assert caught.value is error
     assert listed(store) == []
     assert store.sweep_temporary(datetime.now(UTC) + FUTURE) == 0
 

@@ -14,11 +14,12 @@ import pytest
 
 from datamodel.errors import (
     NotConfiguredError,
+    ShortBodyError,
     StorageFullError,
     StorageUnavailableError,
     StoredObjectMissingError,
 )
-from site_service.storage.contract import ByteRange, InvalidObject
+from site_service.storage.contract import ByteRange, InvalidObject, StoredObject, Write
 from site_service.storage.filesystem import FilesystemStore
 from site_service.storage.listings import proven
 from site_service.storage.records import encode_object
@@ -41,7 +42,7 @@ def test_an_object_is_one_file_of_bytes_and_one_of_facts(store: FilesystemStore,
     assert (root / place(stored)).read_bytes() == CONTENT
 
 
-def test_a_put_syncs_bytes_then_facts_then_publishes_then_syncs_the_directory(root: Path) -> None:
+def test_a_put_syncs_bytes_and_facts_then_publishes_then_syncs_the_directory(root: Path) -> None:
     FilesystemStore.create(root)
     disk = RecordingDisk()
     store = FilesystemStore(root, disk=disk)
@@ -53,12 +54,39 @@ def test_a_put_syncs_bytes_then_facts_then_publishes_then_syncs_the_directory(ro
     name = stored.storage_id
     assert disk.steps == [
         ("write", name),
-        ("sync", name),
         ("write", f"{name}.json"),
+        ("sync", name),
         ("sync", f"{name}.json"),
         ("rename", name),
         ("sync directory", stored.storage_bucket),
     ]
+
+
+def test_several_are_written_before_any_is_synced_and_synced_before_any_is_published(root: Path) -> None:
+    FilesystemStore.create(root)
+    disk = RecordingDisk()
+    outcomes = FilesystemStore(root, disk=disk).write_all([Write(io.BytesIO(CONTENT), FACTS) for _ in range(20)])
+    stored = [outcome for outcome in outcomes if isinstance(outcome, StoredObject)]
+    names = [each.storage_id for each in stored]
+    steps = [step for step in disk.steps if step != ("sync directory", "objects")]
+    assert len(names) == 20
+    assert steps == [
+        *(("write", name) for name in names),
+        *(("write", f"{name}.json") for name in names),
+        *(("sync", name) for name in names),
+        *(("sync", f"{name}.json") for name in names),
+        *(("rename", name) for name in names),
+        *(("sync directory", bucket) for bucket in dict.fromkeys(each.storage_bucket for each in stored)),
+    ]
+
+
+def test_no_file_stays_open_after_several_were_written_or_refused(store: FilesystemStore, root: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    cut = Write(BreakingSource(CONTENT, ShortBodyError("cut")), FACTS)
+    store.write_all([Write(io.BytesIO(CONTENT), FACTS), cut, Write(io.BytesIO(CONTENT), FACTS)])
+    with pytest.raises(StorageFullError):
+        FilesystemStore(root, disk=FullDisk(MIB)).write_all([cut, Write(GeneratedSource(2 * MIB), FACTS)])
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_large_file_leaves_memory_while_it_is_written_but_for_its_end(
@@ -67,6 +95,8 @@ def test_a_large_file_leaves_memory_while_it_is_written_but_for_its_end(
     let_go = list[tuple[int, int]]()
 
     def advise(descriptor: int, start: int, length: int, advice: int) -> None:
+        if os.fstat(descriptor).st_size < MIB:
+            return
         assert os.fstat(descriptor).st_size == start + length
         assert advice == os.POSIX_FADV_DONTNEED
         let_go.append((start, start + length))

@@ -18,7 +18,7 @@ import pytest
 from datamodel.errors import (
     StateConflictError,
 )
-from site_service.storage.contract import StoredObject
+from site_service.storage.contract import StoredObject, Write
 from site_service.storage.filesystem import FilesystemStore
 from tests.faults import (
     Crash,
@@ -39,8 +39,13 @@ def _append_and_commit(store: FilesystemStore, _: str) -> None:
     store.commit(key, FACTS)
 
 
+def _another() -> Write:
+    return Write(io.BytesIO(CONTENT), FACTS)
+
+
 OPERATIONS: dict[str, tuple[Operation, int]] = {
     "write": (lambda store, _: store.write(io.BytesIO(CONTENT), FACTS), 8),
+    "several writes together": (lambda store, _: store.write_all([_another() for _ in range(3)]), 20),
     "put transaction": (_append_and_commit, 30),
     "remove": (lambda store, key: store.remove(key), 4),
     "set facts": (lambda store, key: store.set_facts(key, OTHER_FACTS), 6),

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from datamodel.errors import StorageFullError, StorageUnavailableError
-from site_service.storage.contract import ContentFacts, StoredObject
+from site_service.storage.contract import ContentFacts, StoredObject, Write
 from site_service.storage.filesystem import FilesystemStore
 from tests.faults import FailingDisk
 
@@ -23,6 +23,14 @@ MOST_STEPS = 45
 
 def write(store: FilesystemStore) -> StoredObject:
     return store.write(io.BytesIO(DATA), FACTS)
+
+
+def write_with_others(store: FilesystemStore) -> StoredObject:
+    outcomes = store.write_all([Write(io.BytesIO(DATA), FACTS) for _ in range(3)])
+    stored = [outcome for outcome in outcomes if isinstance(outcome, StoredObject)]
+    assert len(stored) == 3
+    assert all(read(store, each) == DATA for each in stored)
+    return stored[1]
 
 
 def write_by_transaction(store: FilesystemStore) -> StoredObject:
@@ -44,7 +52,7 @@ def read(store: FilesystemStore, stored: StoredObject) -> bytes:
         return file.read()
 
 
-@pytest.mark.parametrize("change", [write, write_by_transaction])
+@pytest.mark.parametrize("change", [write, write_with_others, write_by_transaction])
 @pytest.mark.parametrize("code", [errno.EIO, errno.EROFS, errno.ENOSPC], ids=["EIO", "EROFS", "ENOSPC"])
 @pytest.mark.parametrize("stays", [False, True], ids=["once", "from then on"])
 def test_a_write_that_the_disk_refuses_at_any_step_promises_nothing(
@@ -70,8 +78,11 @@ def test_a_write_that_the_disk_refuses_at_any_step_promises_nothing(
     assert {"create", "write", "sync", "rename", "sync_directory"} <= set(failed), failed
 
 
+@pytest.mark.parametrize("change", [write, write_with_others])
 @pytest.mark.parametrize("code", [errno.EIO, errno.EROFS], ids=["EIO", "EROFS"])
-def test_a_disk_that_cannot_sync_has_published_nothing(tmp_path: Path, code: int) -> None:
+def test_a_disk_that_cannot_sync_has_published_nothing(
+    tmp_path: Path, change: Callable[[FilesystemStore], StoredObject], code: int
+) -> None:
     """After a failed sync the kernel forgets what it could not write: a second sync would lie, so all is written anew."""
     root = tmp_path / "store"
     with_all_directories(root)
@@ -80,7 +91,7 @@ def test_a_disk_that_cannot_sync_has_published_nothing(tmp_path: Path, code: int
         disk = FailingDisk(step, code, stays=False)
         before = list(FilesystemStore(root).iterate())
         try:
-            write(FilesystemStore(root, disk=disk))
+            change(FilesystemStore(root, disk=disk))
         except StorageUnavailableError:
             assert list(FilesystemStore(root).iterate()) == before
             refused += disk.failed[0].startswith("sync")
