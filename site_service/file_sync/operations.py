@@ -12,25 +12,38 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from django.conf import settings
 from django.db import connection, transaction
 
 from datamodel.attachment import Arrival, attach_locations
-from datamodel.errors import ChecksumMismatchError, InventoryError, RaceLostError, RemoteError, StorageError
+from datamodel.errors import (
+    CallerError,
+    ChecksumMismatchError,
+    InventoryError,
+    RaceLostError,
+    RemoteError,
+    StorageError,
+)
 from datamodel.rules import ArtifactRow, Located
 from datamodel.transactions import serialized
 from site_service.file_sync import attempts, rules
 from site_service.file_sync.attempts import Taken
 from site_service.file_sync.download import Download, Failure, Limits
 from site_service.file_sync.locator import Answer, configured_globals, locate
-from site_service.file_sync.prefetch import Prefetched
+from site_service.file_sync.prefetch import Came, Prefetched
 from site_service.file_sync.rules import Reason, Source, Wanted
 from site_service.policy.queries import current_policy
 from site_service.scrub import operations as scrub
-from site_service.storage.contract import ArtifactStore, ContentFacts, ContentSource, ExpectedContent, StoredObject
+from site_service.storage.contract import (
+    ArtifactStore,
+    ContentFacts,
+    ContentSource,
+    ExpectedContent,
+    StoredObject,
+    Write,
+)
 
 logger = logging.getLogger("inventory.sync")
 
@@ -38,6 +51,8 @@ logger = logging.getLogger("inventory.sync")
 _GROUP_SECONDS = 0.5
 _RENEW_SECONDS = attempts.LEASE_SECONDS / 4
 _POSTPONE_SECONDS = 10.0
+# Small files that share their syncs; each is open twice, in each thread of a worker.
+_TOGETHER = 25
 # A site that could not be reached so often in one batch is not asked for the rest of it.
 _UNREACHABLE = 2
 
@@ -189,7 +204,11 @@ class _Batch:
             return True
         try:
             self.renew_if_due()
-            stored = self._fetch(order, ending, self._fetch_ahead(order, sources))
+            sources = self._fetch_ahead(order, sources)
+            if together := self._come(order):
+                self._write_together(together)
+            else:
+                self._arrive(ending, self._fetch(order, ending, sources))
         except InventoryError as error:
             self._fail(order, ending, error.code, error.detail, is_retryable=error.retryable)
             is_blocked = isinstance(error, StorageError)
@@ -198,10 +217,12 @@ class _Batch:
         except Exception as error:
             self._fail(order, ending, Reason.UNEXPECTED, f"{type(error).__name__}: {error}", is_retryable=False)
             raise
-        self._arrived.append((ending, _arrival(order.artifact, stored)))
-        if time.monotonic() - self._arrived[0][0].started > _GROUP_SECONDS:
+        if self._arrived and time.monotonic() - self._arrived[0][0].started > _GROUP_SECONDS:
             self.record()
         return True
+
+    def _arrive(self, ending: _Ending, stored: StoredObject) -> None:
+        self._arrived.append((ending, _arrival(ending.artifact, stored)))
 
     def record(self) -> None:
         """Commit what arrived. If the fate of a commit is unknown the bytes stay: removing them could betray a row."""
@@ -260,17 +281,43 @@ class _Batch:
         self._remember(*self._ahead.fetch(choices))
         return self._sources(order)[0] or sources
 
+    def _come(self, order: _Order) -> list[tuple[_Order, Came]]:
+        """This one and those after it, as far as their bytes have come already and there is room for all; they leave the line."""
+        came = self._ahead.take(order.wanted)
+        if came is None:
+            return []
+        together, size, free = [(order, came)], len(came.content), self._store.free_space().free
+        while self._left and len(together) < _TOGETHER:
+            size += self._left[0].artifact.content_length
+            if not rules.has_room(free, mark=settings.INVENTORY_SYNC_FREE_BYTES, length=size):
+                break
+            if (came := self._ahead.take(self._left[0].wanted)) is None:
+                break
+            together.append((self._left.popleft(), came))
+        return together
+
+    def _write_together(self, together: Sequence[tuple[_Order, Came]]) -> None:
+        """Small files share their syncs. What is not right is asked for alone, of all sources; after a failure the others wait again."""
+        endings = [_Ending(order.artifact, sources=[came.site]) for order, came in together]
+        again = [order for order, _ in together[1:]]
+        try:
+            outcomes = self._store.write_all(
+                [self._writing(order, io.BytesIO(came.content)) for order, came in together]
+            )
+            again = [order for (order, _), one in zip(together, outcomes, strict=True) if isinstance(one, CallerError)]
+        finally:
+            self._left.extendleft(reversed(again))
+        for ending, outcome in zip(endings, outcomes, strict=True):
+            if isinstance(outcome, StoredObject):
+                self._arrive(ending, outcome)
+
     def _fetch(self, order: _Order, ending: _Ending, sources: list[Source]) -> StoredObject:
         """The artifact in the store; sources that gave wrong bytes are left out and the rest asked again."""
-        if (came := self._ahead.take(order.wanted)) is not None:
-            ending.sources.append(came.site)
-            # What came with others and is not right is asked for alone, of all sources.
-            with suppress(ChecksumMismatchError):
-                return self._write(order, io.BytesIO(came.content))
         while True:
             with Download(order.wanted, sources, self._limits) as download:
                 try:
-                    return self._write(order, download)
+                    writing = self._writing(order, download)
+                    return self._store.write(writing.content, writing.facts, writing.expected)
                 except ChecksumMismatchError:
                     sources = [source for source in sources if source not in download.contributors]
                     if not sources:
@@ -279,8 +326,8 @@ class _Batch:
                     ending.sources += download.tried
                     self._remember(download.failures, download.contributors)
 
-    def _write(self, order: _Order, content: ContentSource) -> StoredObject:
-        return self._store.write(_Renewing(content, self), _facts(order.artifact), _expected(order.wanted))
+    def _writing(self, order: _Order, content: ContentSource) -> Write:
+        return Write(_Renewing(content, self), _facts(order.artifact), _expected(order.wanted))
 
     def _remember(self, failures: Iterable[Failure], contributors: Iterable[Source]) -> None:
         for failure in failures:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
+from pytest_django import Settings
 
 from datamodel import operations
+from datamodel.errors import CallerError
 from datamodel.keys import replace_trusted_keys
 from datamodel.models import ObsoleteStorageLocation, RemoteInventory, StorageLocation
 from datamodel.preauth import Methods, SigningKey, TransferClaims
@@ -25,6 +27,7 @@ from site_service.file_sync.operations import BatchResult, sync_batch
 from site_service.file_sync.prefetch import SMALL_BYTES, Prefetched
 from site_service.file_sync.rules import Source, Wanted
 from site_service.policy.operations import set_policy
+from site_service.storage.contract import FreeSpace, StoredObject, Write
 from tests.fakes import files
 from tests.fakes.files import Answer, FakeSite, Fault
 from tests.site_service.conftest import TOKEN
@@ -301,10 +304,12 @@ class Stopped(BaseException):
 
 
 @pytest.mark.parametrize("after", [0, 2])
+@pytest.mark.parametrize("together", [1, 25])
 def test_a_worker_that_is_told_to_stop_gives_back_what_it_has_not_stored(
-    federation: Federation, monkeypatch: pytest.MonkeyPatch, after: int
+    federation: Federation, monkeypatch: pytest.MonkeyPatch, together: int, after: int
 ) -> None:
     publish(federation)
+    monkeypatch.setattr(sync_operations, "_TOGETHER", together)
     write, count = federation.store.write, 0
 
     def stop(*arguments: Any) -> Any:
@@ -319,9 +324,33 @@ def test_a_worker_that_is_told_to_stop_gives_back_what_it_has_not_stored(
     (lease,) = attempts.claim(batches=1)
     with pytest.raises(Stopped):
         sync_batch(lease=lease, store=federation.store)
-    assert StorageLocation.objects.count() == after
+    stored = after if together == 1 else 0
+    assert StorageLocation.objects.count() == len(list(federation.store.iterate())) == stored
     assert set(SyncAttempt.objects.values_list("attempts", "lease_holder", "last_reason")) == {(0, None, "")}
-    assert SyncAttempt.objects.count() == len(CONTENTS) - after
+    assert SyncAttempt.objects.count() == len(CONTENTS) - stored
+
+
+@pytest.mark.parametrize(
+    ("room", "groups"),
+    [(10**9, [4]), (SIZE, [4]), (SIZE - 1, [3, 1]), (SIZE // 2, [2, 2]), (SIZE // 2 - 1, [1, 1, 1, 1])],
+)
+def test_small_files_are_stored_together_as_far_as_there_is_room_for_all_above_the_mark(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch, settings: Settings, room: int, groups: list[int]
+) -> None:
+    settings.INVENTORY_SYNC_FREE_BYTES = 1000
+    publish(federation)
+    seen: list[int] = []
+    write_all = federation.store.write_all
+
+    def note(writes: Sequence[Write]) -> list[StoredObject | CallerError]:
+        seen.append(len(writes))
+        return write_all(writes)
+
+    monkeypatch.setattr(federation.store, "write_all", note)
+    monkeypatch.setattr(federation.store, "free_space", lambda: FreeSpace(total=10**12, free=1000 + room))
+    assert federation.tick() == ALL
+    assert seen == groups
+    assert_all_are_right(federation)
 
 
 def test_an_artifact_deleted_while_the_answer_comes_leaves_obsolete_bytes(federation: Federation) -> None:
