@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -33,10 +33,11 @@ class _Page:
 
 def json_lines(
     sql: str, prefix: str, readable: Reach, *, limit: int, parameters: Mapping[str, Any] | None = None
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """Every readable row below a prefix as a line of JSON, a page at a time: up to `limit` (at least 2) rows.
 
-    Holds a few pages, and no connection between them. `sql` is as for `rows_in_ranges`. What is there for the whole time is listed once; what comes or goes meanwhile may or may not be.
+    Holds a few pages, and no connection between them. `sql` is as for `rows_in_ranges`. What is there for the whole time is
+    listed once; what comes or goes meanwhile may or may not be. Closed early, it fetches no more.
     """
     listing = _Listing(f"SELECT p.uri, row_to_json(p)::text FROM ({sql}) p", limit, parameters or {})
     page = listing.page(readable.after(prefix, ""))

@@ -47,7 +47,7 @@ from site_service.storage.contract import (
 
 logger = logging.getLogger("inventory.sync")
 
-# A location is recorded at most this long after its bytes are durable; in between a crash leaves bytes without a row.
+# A location is recorded at most this long, and the files that are stored together, after its bytes are durable; in between a crash leaves bytes without a row.
 _GROUP_SECONDS = 0.5
 _RENEW_SECONDS = attempts.LEASE_SECONDS / 4
 _POSTPONE_SECONDS = 10.0
@@ -178,6 +178,7 @@ class _Batch:
         self._renewed_at = time.monotonic()
         self._unreachable: dict[str, int] = {}
         self._left: deque[_Order] = deque()
+        self._endings: dict[uuid.UUID, _Ending] = {}
         self._ahead = Prefetched(self._limits, self.renew_if_due)
         self._arrived: list[tuple[_Ending, Arrival]] = []
         self._result = BatchResult()
@@ -197,7 +198,7 @@ class _Batch:
 
     def _carry(self, order: _Order) -> bool:
         """Bring one artifact's bytes; False when the rest of the batch had better wait."""
-        ending = _Ending(order.artifact)
+        ending = self._ending(order)
         sources, obstacle = self._sources(order)
         if obstacle is not None:
             self._fail(order, ending, *obstacle, is_retryable=True)
@@ -205,7 +206,7 @@ class _Batch:
         try:
             self.renew_if_due()
             sources = self._fetch_ahead(order, sources)
-            if together := self._come(order):
+            if together := self._take_together(order):
                 self._write_together(together)
             else:
                 self._arrive(ending, self._fetch(order, ending, sources))
@@ -220,6 +221,10 @@ class _Batch:
         if self._arrived and time.monotonic() - self._arrived[0][0].started > _GROUP_SECONDS:
             self.record()
         return True
+
+    def _ending(self, order: _Order) -> _Ending:
+        """The same for what is asked for again."""
+        return self._endings.setdefault(order.artifact.id, _Ending(order.artifact))
 
     def _arrive(self, ending: _Ending, stored: StoredObject) -> None:
         self._arrived.append((ending, _arrival(ending.artifact, stored)))
@@ -281,7 +286,7 @@ class _Batch:
         self._remember(*self._ahead.fetch(choices))
         return self._sources(order)[0] or sources
 
-    def _come(self, order: _Order) -> list[tuple[_Order, Came]]:
+    def _take_together(self, order: _Order) -> list[tuple[_Order, Came]]:
         """This one and those after it, as far as their bytes have come already and there is room for all; they leave the line."""
         came = self._ahead.take(order.wanted)
         if came is None:
@@ -298,7 +303,9 @@ class _Batch:
 
     def _write_together(self, together: Sequence[tuple[_Order, Came]]) -> None:
         """Small files share their syncs. What is not right is asked for alone, of all sources; after a failure the others wait again."""
-        endings = [_Ending(order.artifact, sources=[came.site]) for order, came in together]
+        endings = [self._ending(order) for order, _ in together]
+        for ending, (_, came) in zip(endings, together, strict=True):
+            ending.sources.append(came.site)
         again = [order for order, _ in together[1:]]
         try:
             outcomes = self._store.write_all(

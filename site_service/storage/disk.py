@@ -183,14 +183,11 @@ class Disk:
     def sync_all(self, descriptors: Sequence[int]) -> None:
         """Sync several files; the disk is told of all of them before the first is waited for."""
         for descriptor in descriptors[1:]:
-            self._start(descriptor)
+            # What is not on the disk yet is queued for it by this advice; where it fails, the sync tells.
+            with suppress(OSError):
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         for descriptor in descriptors:
             self.sync(descriptor)
-
-    @storage_failures("sync a file")
-    def _start(self, descriptor: int) -> None:
-        """What is not on the disk yet is queued for it by this advice, too."""
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     @storage_failures("close a file")
     def close(self, descriptor: int) -> None:

@@ -20,8 +20,6 @@ SQL = f"SELECT a.uri, a.content_length FROM artifact a WHERE a.uri >= r.low AND 
 URIS = [f"cadc:{namespace}/{number:02}" for namespace in "ABC" for number in range(9)]
 MANY_RANGES = Reach.of_prefixes(uri for uri in URIS if not uri.endswith("4"))
 
-Fetch = Callable[..., list[tuple[Any, ...]]]
-
 
 def add(*uris: str) -> None:
     for uri in uris:
@@ -105,5 +103,5 @@ def test_for_who_is_slow_or_has_gone_only_a_few_pages_are_fetched(monkeypatch: p
     assert not measured
     assert uris_of([next(rest)]) == URIS[2:3]
     assert len(measured) == lines._AHEAD
-    rest.close()  # type: ignore[attr-defined]  # it is a generator
+    rest.close()
     assert len(measured) == lines._AHEAD

@@ -131,6 +131,17 @@ def test_a_part_that_is_not_right_is_asked_for_alone(federation: Federation, fau
     assert not SyncAttempt.objects.exists()
 
 
+def test_who_gave_wrong_bytes_with_others_is_named_in_the_end(
+    federation: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="inventory.sync")
+    publish(federation)
+    federation.alpha.faults.extend([files.well, files.well, files.flip(100)])
+    assert federation.tick() == ALL
+    ends = [record.__dict__["facts"] for record in caplog.records if record.getMessage() == "END event=sync"]
+    assert sorted(facts["sources"] for facts in ends) == ["alpha", "alpha", "alpha", "alpha,alpha"]
+
+
 def without_the_last(answer: Answer) -> None:
     answer.body = answer.body[: answer.body.rindex(b"\r\n--limit\r\n")] + b"\r\n--limit--\r\n"
 
