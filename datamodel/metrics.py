@@ -1,4 +1,4 @@
-"""Prometheus metrics: counters of this process, gauges that are queries at the time of the scrape.
+"""Prometheus metrics: what was counted (`counters`), and gauges that are queries at the time of the scrape.
 
 A feature adds its gauges in a module `metrics.py` with `collect()`, named in INVENTORY_METRICS_MODULES. One that fails or
 takes too long is reported in `inventory_collector_failed` and does not hide the others.
@@ -12,11 +12,11 @@ from importlib import import_module
 
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
-from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from datamodel import pace, queries, rates, restoration
+from datamodel import counters, queries, restoration
 from datamodel.errors import InventoryError
 
 logger = logging.getLogger(__name__)
@@ -25,24 +25,18 @@ _TIMEOUT_SECONDS = 5
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
-_process = CollectorRegistry()
-ProcessCollector(registry=_process)
-PlatformCollector(registry=_process)
-GCCollector(registry=_process)
-for counter in (pace.slow_peers, rates.refused, rates.unavailable):
-    _process.register(counter)
 _requests = Counter(
     "inventory_requests",
     "Answered requests by method, class of status and reason (the code of a problem, or none)",
     ["method", "status", "reason"],
-    registry=_process,
+    registry=counters.registry,
 )
 _seconds = Histogram(
     "inventory_request_seconds",
     "Time until the headers of an answer were ready",
     ["method"],
     buckets=_BUCKETS,
-    registry=_process,
+    registry=counters.registry,
 )
 
 
@@ -66,7 +60,7 @@ def exposition(accept: str) -> tuple[bytes, str]:
 
 class _All:
     def collect(self) -> Iterator[Metric]:
-        yield from _process.collect()
+        yield from counters.collect()
         failed = GaugeMetricFamily(
             "inventory_collector_failed", "1 if these gauges could not be computed", labels=["module"]
         )

@@ -18,16 +18,17 @@ from typing import IO, Any, Self, TypeVar
 
 from prometheus_client import Counter
 
+from datamodel.counters import registry
+
 _BLOCK = 8 * 1024 * 1024
 _Result = TypeVar("_Result")
 _NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSOCK})
 
-# `datamodel.metrics` shows it; here, the server has no settings yet.
 slow_peers = Counter(
     "inventory_slow_peers",
     "Connections that were ended because the peer was too slow: with its header, its body, or in taking the answer",
     ["what"],
-    registry=None,
+    registry=registry,
 )
 
 

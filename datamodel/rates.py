@@ -25,6 +25,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from datamodel.counters import registry
 from datamodel.env import Rate
 from datamodel.errors import TooManyRequestsError
 from datamodel.grants import Grant
@@ -42,11 +43,11 @@ _GUARDS = frozenset({"failed", "login", "pairing"})
 # Of addresses that one process counts then.
 _MOST_COUNTED = 10_000
 
-refused = Counter("inventory_rate_limited", "Requests refused with 429, by budget", ["budget"], registry=None)
+refused = Counter("inventory_rate_limited", "Requests refused with 429, by budget", ["budget"], registry=registry)
 unavailable = Counter(
     "inventory_rate_limits_unavailable",
     "Times that Redis did not answer, so that callers and addresses were not limited",
-    registry=None,
+    registry=registry,
 )
 
 # A bucket is kept as the time at which it will be full again (GCRA): one number, which expires by itself. All or none are charged.

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import resource
+import shutil
+import tempfile
 
 from datamodel import env
+
+# Of memory, so that a full disk does not stop the service.
+_MEMORY = "/dev/shm"  # noqa: S108  # a directory of ours in it, which only we may read, and gunicorn's heartbeat file
 
 # Memory that a thread has given back is of use to the others, too; glibc would keep it in up to eight places for each core.
 _M_ARENA_MAX = -8
@@ -30,6 +36,10 @@ def _descriptors() -> int:
 bind = env.words("INVENTORY_BIND", "127.0.0.1:8000")
 worker_class = "datamodel.worker.InvitingWorker"
 workers = env.integer("INVENTORY_WORKERS", 1, minimum=1)
+if workers > 1:
+    # Whichever is asked for metrics tells what all have counted: `counters`. Before anything of that library is loaded.
+    _counted = tempfile.mkdtemp(prefix="inventory-counters-", dir=_MEMORY)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _counted
 threads = env.integer("INVENTORY_THREADS", 32, minimum=1)
 # Each may have a file open, too; whoever finds no descriptor left ends the worker.
 worker_connections = min(
@@ -47,4 +57,11 @@ accesslog = None
 errorlog = "-"
 loglevel = "warning"
 proc_name = f"inventory-{env.text('INVENTORY_NAME', env.text('INVENTORY_ROLE', 'site'))}"
-worker_tmp_dir = "/dev/shm"  # noqa: S108  # gunicorn's heartbeat file: memory, so that a full disk does not stop the service
+worker_tmp_dir = _MEMORY
+
+
+def on_exit(server: object) -> None:
+    """Gunicorn's hook: the main process ends."""
+    del server
+    if workers > 1:
+        shutil.rmtree(_counted, ignore_errors=True)

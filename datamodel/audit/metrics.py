@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from django.db import connection
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from datamodel.audit.pending import pending
-
 _SQL = """
     WITH sealed AS (SELECT to_txid, to_id FROM audit_seal ORDER BY number DESC LIMIT 1),
     last AS (SELECT to_txid, to_id FROM sealed UNION ALL
@@ -39,6 +37,3 @@ def collect() -> Iterable[Metric]:
     if signed is not None:
         head.add_metric([], max(float(signed), 0.0))
     yield head
-    yield CounterMetricFamily(
-        "inventory_audit_lost_reads", "Reads that this process could not record", value=pending.lost_reads
-    )

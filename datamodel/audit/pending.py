@@ -17,17 +17,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import psycopg
+from prometheus_client import Counter
 
 from datamodel import direct
 from datamodel.audit import acting
 from datamodel.audit.acting import Actor
 from datamodel.audit.recording import INSERT_SQL, Values, values_for
 from datamodel.audit.rules import Action, Outcome
+from datamodel.counters import registry
 from datamodel.logs import mask_tokens, request_id
 from datamodel.wire import time_text
 
 logger = logging.getLogger(__name__)
 
+lost_reads = Counter("inventory_audit_lost_reads", "Reads that could not be recorded", registry=registry)
 # Entries of one process and minute: so many (caller, action, reason), the rest together by (action, reason).
 MOST_CALLERS = 100
 MOST_READS = 10_000
@@ -68,7 +71,6 @@ class Pending:
         self._reads: deque[Values] = deque()
         self._thread: threading.Thread | None = None
         self._is_failing = False
-        self.lost_reads = 0
 
     def refused(self, actor: Actor, action: Action, subject: str, *, reason: str, request: str) -> None:
         """Somebody was not let. Costs no statement."""
@@ -92,7 +94,7 @@ class Pending:
         with self._lock:
             if len(self._reads) >= MOST_READS:
                 self._reads.popleft()
-                self.lost_reads += 1
+                lost_reads.inc()
             self._reads.append(values)
         self._start()
 
@@ -126,7 +128,7 @@ class Pending:
                 if known is not tally:
                     known.count, known.first_at = known.count + tally.count, tally.first_at
             room = MOST_READS - len(self._reads)
-            self.lost_reads += max(len(reads) - room, 0)
+            lost_reads.inc(max(len(reads) - room, 0))
             self._reads.extendleft(reversed(reads[-room:] if room else []))
 
     def forget(self) -> None:

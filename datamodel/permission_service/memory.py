@@ -10,7 +10,7 @@ import functools
 import logging
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -18,7 +18,9 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from django.conf import settings
+from prometheus_client import Counter
 
+from datamodel.counters import registry
 from datamodel.errors import RemoteError, RemoteUnavailableError
 from datamodel.permission_service import client
 from datamodel.permission_service.rules import Operation, Permission
@@ -28,6 +30,12 @@ logger = logging.getLogger(__name__)
 Question = tuple[Operation, str]
 Value = TypeVar("Value")
 
+_questions = Counter(
+    "inventory_permission_questions",
+    "Decisions: asked, fresh (remembered), stale, closed",
+    ["service", "operation", "outcome"],
+    registry=registry,
+)
 # So many answers of each kind are remembered.
 _REMEMBERED = 20_000
 _PAUSE_SECONDS = 5.0
@@ -79,7 +87,6 @@ class PermissionService:
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic, most: int = _REMEMBERED) -> None:
         self.url = url
-        self.outcomes: Counter[tuple[Operation, str]] = Counter()
         self._clock = clock
         self._lock = threading.Lock()
         # Made-up names, of which it knows nothing, push out one another only.
@@ -118,8 +125,7 @@ class PermissionService:
         return self._counted(operation, Answer("closed", reason=reason))
 
     def _counted(self, operation: Operation, answer: Answer) -> Answer:
-        with self._lock:
-            self.outcomes[operation, answer.outcome] += 1
+        _questions.labels(self.url, operation.value, answer.outcome).inc()
         return answer
 
     def _asked(self, question: Question) -> Permission:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from datamodel.permission_service.memory import services
 
@@ -18,16 +18,9 @@ def collect() -> Iterable[Metric]:
     up = GaugeMetricFamily("inventory_permission_service_up", "0 while it does not answer", labels=labels)
     held = GaugeMetricFamily("inventory_permission_remembered", "Answers that are remembered", labels=labels)
     age = GaugeMetricFamily("inventory_permission_age_seconds", "Age of the oldest of them", labels=labels)
-    questions = CounterMetricFamily(
-        "inventory_permission_questions",
-        "Decisions: asked, fresh (remembered), stale, closed",
-        labels=["service", "operation", "outcome"],
-    )
     for service in found:
         count, oldest = service.standing()
         up.add_metric([service.url], int(service.is_up))
         held.add_metric([service.url], count)
         age.add_metric([service.url], oldest)
-        for (operation, outcome), number in sorted(service.outcomes.items()):
-            questions.add_metric([service.url, operation.value, outcome], number)
-    yield from (up, held, age, questions)
+    yield from (up, held, age)

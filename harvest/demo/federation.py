@@ -158,7 +158,7 @@ def services(inventory: Inventory, variables: dict[str, str], logs: Path) -> dic
     }
     modules = [f"{package}.{module}" for module in ("wsgi", "urls", "celery")]
     if inventory.role == "site":
-        programs["dramatiq"] = ["-m", "dramatiq", "site_service.broker", "--processes", "1", "--threads", "8"]
+        programs["dramatiq"] = ["-m", "dramatiq", "site_service.broker", "--processes", "2", "--threads", "4"]
     announces = {"celery": "ready.", "dramatiq": "ready for action"}
     return {
         kind: Service(

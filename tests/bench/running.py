@@ -160,12 +160,13 @@ def federation(directory: Path) -> Iterator[tuple[dict[str, str], int]]:
 
 
 @contextmanager
-def raw_peer(bench: Bench) -> Iterator[str]:
-    """The raw WSGI applications, on the product's server with the product's settings."""
+def raw_peer(bench: Bench, **changes: str) -> Iterator[str]:
+    """The raw WSGI applications, on the product's server with the product's settings, or others."""
     variables = {
         "BENCH_SITE_DATABASE": bench.database("alpha"),
         "BENCH_GLOBAL_DATABASE": bench.database("global"),
         "BENCH_OBJECTS": str(bench.objects),
+        **changes,
     }
     with _gunicorn(bench, "tests.bench.peer:application", variables) as (port, _):
         yield f"http://127.0.0.1:{port}"

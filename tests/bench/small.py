@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 
 from tests.bench import limits
 from tests.bench.client import BenchError, Request, ask, rate
 from tests.bench.load import Figure, Row
-from tests.bench.running import Bench
+from tests.bench.running import Bench, raw_peer, second_site
 
 _BULK_URIS = 1000
+_CORES = str(os.cpu_count() or 1)
+_PER_CORE = ", a worker per core"
 
 
 def put(bench: Bench) -> Iterator[Row]:
+    """By the site as it is, and by a file service of its with INVENTORY_WORKERS."""
+    yield from _put(bench, bench.alpha, "")
+    with second_site(bench, INVENTORY_WORKERS=_CORES) as site:
+        yield from _put(bench, site, _PER_CORE)
+
+
+def _put(bench: Bench, site: str, by: str) -> Iterator[Row]:
     count, scratch = bench.sizes.small_files, bench.directory / "limit"
     committer = limits.RowCommitter(bench.database("alpha"), every=1)
 
     def act(number: int) -> float:
-        requests = [bench.put(f"bench:put/{number}/{n}", bench.small) for n in range(count)]
-        return rate(bench.alpha, requests, in_flight=8)
+        requests = [bench.put(f"bench:put{len(by)}/{number}/{n}", bench.small) for n in range(count)]
+        return rate(site, requests, in_flight=8)
 
     figure = Figure(
         "5",
-        "PUT 4 KiB, 8 in flight, durable",
+        f"PUT 4 KiB, 8 in flight, durable{by}",
         "files/s",
         act,
         "fsync + rename + commit, 8 threads",
@@ -37,25 +47,31 @@ def put(bench: Bench) -> Iterator[Row]:
 
 
 def get(bench: Bench) -> Iterator[Row]:
-    yield bench.measure(_read(bench, "GET"))
+    yield from _reads(bench, "GET")
 
 
 def head(bench: Bench) -> Iterator[Row]:
-    yield bench.measure(_read(bench, "HEAD"))
+    yield from _reads(bench, "HEAD")
 
 
-def _read(bench: Bench, method: str) -> Figure:
+def _reads(bench: Bench, method: str) -> Iterator[Row]:
+    yield bench.measure(_read(bench, method, bench.alpha, bench.peer, ""))
+    with second_site(bench, INVENTORY_WORKERS=_CORES) as site, raw_peer(bench, INVENTORY_WORKERS=_CORES) as peer:
+        yield bench.measure(_read(bench, method, site, peer, _PER_CORE))
+
+
+def _read(bench: Bench, method: str, site: str, peer: str, by: str) -> Figure:
     """The raw application answers with the same bytes, or none, too."""
     names = bench.small_names()
     asked = [Request(method, f"/files/{name}", bench.headers) for name in names]
     raw = [Request(method, f"/files/{name}", {}) for name in names]
     return Figure(
         "6",
-        f"{method} 4 KiB, 32 in flight, authorised",
+        f"{method} 4 KiB, 32 in flight, authorised{by}",
         "requests/s",
-        lambda _: rate(bench.alpha, asked, in_flight=32),
+        lambda _: rate(site, asked, in_flight=32),
         "raw WSGI app, one look-up",
-        lambda _: rate(bench.peer, raw, in_flight=32),
+        lambda _: rate(peer, raw, in_flight=32),
         0.50,
         operations=len(names),
         rounds=bench.sizes.rounds,

@@ -12,7 +12,7 @@ import pytest
 from django.test import Client
 from pytest_django import Settings
 
-from datamodel import access, auth, metrics
+from datamodel import access, auth, counters, metrics
 from datamodel.grants import Grant, Identity, Limits
 from datamodel.models import InventoryIdentity
 from datamodel.permission_service import memory
@@ -332,9 +332,15 @@ def test_what_is_not_known_is_refused_with_a_reason_that_tells_nothing_of_the_se
     assert response.json()["retryable"] is True
 
 
+def asked(perms: FakePermissions, outcome: str) -> float:
+    labels = {"service": perms.url, "operation": "read", "outcome": outcome}
+    return counters.registry.get_sample_value("inventory_permission_questions_total", labels) or 0.0
+
+
 def test_what_it_costs_and_how_old_answers_are_is_measured(
     perms: FakePermissions, inventory: InventoryIdentity
 ) -> None:
+    before = {name: asked(perms, name) for name in ("asked", "fresh")}
     for _ in range(2):
         assert may(member("iam:readers"), Grant.READ, URI)
     text = metrics.exposition("text/plain")[0].decode()
@@ -342,8 +348,8 @@ def test_what_it_costs_and_how_old_answers_are_is_measured(
     assert f"inventory_permission_service_up{labels}}} 1.0" in text
     assert f"inventory_permission_remembered{labels}}} 1.0" in text
     assert f"inventory_permission_age_seconds{labels}}}" in text
-    for outcome_name in ("asked", "fresh"):
-        assert f'outcome="{outcome_name}",service="{perms.url}"}} 1.0' in text
+    assert {name: asked(perms, name) - count for name, count in before.items()} == {"asked": 1, "fresh": 1}
+    assert f'outcome="fresh",service="{perms.url}"}}' in text
 
 
 def test_without_a_service_nobody_is_asked(inventory: InventoryIdentity) -> None:

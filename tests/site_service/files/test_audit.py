@@ -18,6 +18,7 @@ from datamodel.audit.acting import Actor
 from datamodel.audit.models import AuditEntry, AuditReadRule
 from datamodel.audit.pending import MOST_CALLERS, Pending, pending
 from datamodel.audit.rules import Action
+from datamodel.counters import registry
 from tests.factories import settle_rights
 from tests.site_service.server import SiteProcess, free_port
 
@@ -183,10 +184,10 @@ def test_a_rule_is_heard_by_a_process_that_has_read_before(client: Client) -> No
 @pytest.mark.usefixtures("site")
 def test_reads_that_cannot_be_written_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gathering, "MOST_READS", 3)
-    lost = pending.lost_reads
+    lost = registry.get_sample_value("inventory_audit_lost_reads_total") or 0.0
     for number in range(5):
         pending.read(Actor("c", "anonymous"), f"a:{number}", percent=100, request="")
-    assert pending.lost_reads - lost == 2
+    assert registry.get_sample_value("inventory_audit_lost_reads_total") == lost + 2
     pending.write(everything=True)
     assert [entry.subject for entry in entries()] == ["a:2", "a:3", "a:4"]
 
