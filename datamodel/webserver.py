@@ -6,22 +6,17 @@ decision 3); ours, because it lets a view refuse or redirect a body before it is
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import resource
 import shutil
 import tempfile
 
-from datamodel import env
+from datamodel import env, memory
 
 # Of memory, so that a full disk does not stop the service.
 _MEMORY = "/dev/shm"  # noqa: S108  # a directory of ours in it, which only we may read, and gunicorn's heartbeat file
 
-# Memory that a thread has given back is of use to the others, too; glibc would keep it in up to eight places for each core.
-_M_ARENA_MAX = -8
-with contextlib.suppress(OSError, AttributeError):
-    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+memory.share_arenas()
 
 
 def _descriptors() -> int:
