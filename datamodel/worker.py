@@ -30,6 +30,8 @@ _LIMITS = PaceLimits(
 )
 # Uploads to an object store collect whole parts in memory: there, those who wait count.
 _WAITING = env.integer("INVENTORY_WAITING_THREADS", 0 if env.text("INVENTORY_S3_BUCKET", "") else 512)
+# Of several workers: who has taken a connection leaves the next to the others for so long, or one would have them all.
+_AFTER_YOU_SECONDS = 0.0005
 _NOBODY_THERE = frozenset({errno.EAGAIN, errno.ECONNABORTED})
 
 
@@ -56,6 +58,8 @@ class InvitingWorker(ThreadWorker):
                 return
             raise
         self.nr_conns += 1
+        if self.cfg.workers > 1:
+            time.sleep(_AFTER_YOU_SECONDS)
         paced = PacedSocket.taking(connected, _LIMITS, self.tpool.away)
         conn = TConn(self.cfg, paced, address, listener.getsockname())  # type: ignore[no-untyped-call]
         conn.timeout = time.monotonic() + self.cfg.keepalive

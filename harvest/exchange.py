@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from django.conf import settings
 from django.db import DatabaseError, connection
 
-from datamodel import brake, memory
+from datamodel import brake
 from datamodel.errors import (
     CursorGoneError,
     HistoryGoneError,
@@ -39,8 +39,6 @@ logger = logging.getLogger(__name__)
 
 # After this time a harvest gives others their turn; the rest is a new task's.
 TURN_SECONDS = 60.0
-# Pages of so many leave the heap full of holes: turn by turn it would grow.
-_MANY_ROWS = 1_000
 # What every server of this protocol grants.
 _MOST_ROWS = 100_000
 
@@ -110,8 +108,6 @@ def _under_lease(name: str, take_turn: Callable[[Lease], Harvested], *, is_liste
     with recording_failure(release), suppress(RaceLostError), unit_of_work(logger, "harvest", remote=name) as work:
         found = take_turn(lease)
         work.note(rows=found.rows, changed=found.changed, rejected=found.rejected, complete=found.is_complete)
-        if found.rows >= _MANY_ROWS:
-            memory.give_back()
         return found
     return None
 

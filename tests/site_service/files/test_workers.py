@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from datamodel.processes import wait_until
 from tests.site_service.server import SiteProcess, free_port
 
 ASKED = 40
+CONNECTIONS = 200
 
 
 @pytest.fixture
@@ -73,8 +75,27 @@ def test_a_server_that_ends_takes_its_counters_with_it(busy_site: SiteProcess) -
     assert not directory.exists()
 
 
+def test_connections_are_shared_out_among_the_workers(busy_site: SiteProcess) -> None:
+    with ExitStack() as opened:
+        for _ in range(CONNECTIONS):
+            opened.enter_context(busy_site.connect())
+        wait_until(lambda: sum(taken(busy_site)) >= CONNECTIONS, 20, "not all connections were taken")
+        assert min(taken(busy_site)) >= CONNECTIONS // 10
+
+
+def taken(site: SiteProcess) -> list[int]:
+    """How many connections to the site's port each worker has."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    found = {f"socket:[{line.split()[9]}]" for line in lines if line.split()[1].endswith(f":{site.port:04X}")}
+    return [sum(opened in found for opened in links(pid)) - 1 for pid in workers(site)]
+
+
+def links(pid: int) -> Iterator[str]:
+    return (str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
 def counters_of(site: SiteProcess) -> Path:
     """Where its workers keep the files of their counters."""
-    opened = (link.readlink() for pid in workers(site) for link in Path(f"/proc/{pid}/fd").iterdir())
+    opened = (Path(link) for pid in workers(site) for link in links(pid))
     (directory,) = {path.parent for path in opened if "inventory-counters-" in str(path)}
     return directory
