@@ -18,17 +18,17 @@ _PER_CORE = ", a worker per core"
 
 def put(bench: Bench) -> Iterator[Row]:
     """By the site as it is, and by a file service of its with INVENTORY_WORKERS."""
-    yield from _put(bench, bench.alpha, "")
+    yield from _put(bench, bench.alpha, "bench:put/", "")
     with second_site(bench, INVENTORY_WORKERS=_CORES) as site:
-        yield from _put(bench, site, _PER_CORE)
+        yield from _put(bench, site, "bench:put-per-core/", _PER_CORE)
 
 
-def _put(bench: Bench, site: str, by: str) -> Iterator[Row]:
+def _put(bench: Bench, site: str, prefix: str, by: str) -> Iterator[Row]:
     count, scratch = bench.sizes.small_files, bench.directory / "limit"
     committer = limits.RowCommitter(bench.database("alpha"), every=1)
 
     def act(number: int) -> float:
-        requests = [bench.put(f"bench:put{len(by)}/{number}/{n}", bench.small) for n in range(count)]
+        requests = [bench.put(f"{prefix}{number}/{n}", bench.small) for n in range(count)]
         return rate(site, requests, in_flight=8)
 
     figure = Figure(

@@ -80,7 +80,7 @@ def test_connections_are_shared_out_among_the_workers(busy_site: SiteProcess) ->
         for _ in range(CONNECTIONS):
             opened.enter_context(busy_site.connect())
         wait_until(lambda: sum(taken(busy_site)) >= CONNECTIONS, 20, "not all connections were taken")
-        assert min(taken(busy_site)) >= CONNECTIONS // 10
+        assert min(taken(busy_site)) >= CONNECTIONS * 3 // 10
 
 
 def taken(site: SiteProcess) -> list[int]:
