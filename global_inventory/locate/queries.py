@@ -8,15 +8,16 @@ from dataclasses import dataclass
 
 from django.db import connection
 
+from datamodel.lookups import SharedLookup
 from datamodel.positions import Position
 from datamodel.prepared import prepared_rows
 from datamodel.queries import ARTIFACT_COLUMNS, artifact_from
 from datamodel.rules import ArtifactRow
 
-_ONE_SQL = f"""
-    SELECT {ARTIFACT_COLUMNS}, ARRAY(SELECT l.site_id FROM site_location l
+_LOCATED_SQL = f"""
+    SELECT a.uri, {ARTIFACT_COLUMNS}, ARRAY(SELECT l.site_id FROM site_location l
         WHERE l.artifact_id = a.id AND l.releasing_at IS NULL)
-    FROM artifact a WHERE a.uri = %s
+    FROM artifact a WHERE a.uri = ANY(%s)
 """
 # Texts, not objects: parsing ten thousand UUIDs would cost more than finding them.
 _MANY_SQL = """
@@ -32,6 +33,8 @@ _PASSED_SQL = """
         AND h.name IN ('deleted-artifacts', 'artifacts', 'locations') AND h.epoch = %s AND h.cur_txid >= %s
     WHERE r.inventory_id = %s AND r.enabled GROUP BY r.id
 """
+
+_located = SharedLookup(_LOCATED_SQL)
 
 BriefRow = tuple[str, str, str, int, str | None, str | None]
 
@@ -54,9 +57,9 @@ class Passage:
 
 
 def located_artifact(uri: str) -> LocatedArtifact | None:
-    """By canonical uri, with or without copies."""
-    rows = prepared_rows(_ONE_SQL, [uri])
-    return LocatedArtifact(artifact_from(rows[0]), frozenset(rows[0][-1])) if rows else None
+    """By canonical uri, with or without copies; by a statement that other requests may share."""
+    found = _located.find(uri)
+    return LocatedArtifact(artifact_from(found[0][1:]), frozenset(found[0][-1])) if found else None
 
 
 def brief_rows(uris: Sequence[str]) -> dict[str, BriefRow]:

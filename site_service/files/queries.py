@@ -9,6 +9,7 @@ from typing import Any
 from django.db import connection
 
 from datamodel import lines
+from datamodel.lookups import SharedLookup
 from datamodel.prepared import prepared_rows
 from datamodel.queries import ARTIFACT_COLUMNS, PAGE_END, KnownArtifact, artifact_from, rows_in_ranges
 from datamodel.reach import END, Reach
@@ -20,16 +21,15 @@ PAGE_ROWS = 1000
 _COLUMN_COUNT = ARTIFACT_COLUMNS.count(",") + 1
 
 # The site's own switches come with the artifact: an operator's word holds from the next request on, for no second statement.
-_STATE_SQL = f"""
+_STATES_SQL = f"""
     SELECT asked.uri, coalesce(s.allow_read, true), coalesce(s.allow_write, true), {ARTIFACT_COLUMNS},
         l.storage_id, l.storage_bucket
-    FROM {{asked}} AS asked(uri)
+    FROM unnest(%s::text[]) AS asked(uri)
     LEFT JOIN artifact a ON a.uri = asked.uri
     LEFT JOIN storage_location l ON l.artifact_id = a.id
     LEFT JOIN (storage_site s JOIN inventory_identity i ON i.inventory_id = s.id) ON true
 """
-_FILE_SQL = _STATE_SQL.format(asked="(VALUES (%s))")
-_FILES_SQL = _STATE_SQL.format(asked="unnest(%s::text[])")
+_files = SharedLookup(_STATES_SQL)
 _PAGE_SQL = f"""
     SELECT {{columns}}, l.artifact_id IS NOT NULL AS stored
     FROM artifact a LEFT JOIN storage_location l ON l.artifact_id = a.id
@@ -73,13 +73,14 @@ class Entry:
 
 
 def file_state(uri: ArtifactUri) -> FileState:
-    """By canonical uri, in one statement."""
-    return _state(prepared_rows(_FILE_SQL, [uri.value])[0])
+    """By canonical uri; in one statement, which other requests may share."""
+    (row,) = _files.find(uri.value)
+    return _state(row)
 
 
 def file_states(uris: Iterable[ArtifactUri]) -> dict[str, FileState]:
     """All of them by canonical uri, in one statement."""
-    return {row[0]: _state(row) for row in prepared_rows(_FILES_SQL, [[uri.value for uri in uris]])}
+    return {row[0]: _state(row) for row in prepared_rows(_STATES_SQL, [[uri.value for uri in uris]])}
 
 
 def _state(row: Sequence[Any]) -> FileState:

@@ -111,8 +111,10 @@ def test_an_upload_that_stalls_in_a_large_block_holds_little(site: SiteProcess) 
     before = serving.memory_full_info().pss
     length = 1_000_000
     with ExitStack() as stack:
-        slow = [stack.enter_context(site.connect()) for _ in range(UPLOADS)]
-        for number, sender in enumerate(slow):
+        slow = []
+        for number in range(UPLOADS):
+            # Connected when it sends: a connection without a header is given up after a while.
+            slow.append(sender := stack.enter_context(site.connect()))
             head = f"PUT /files/cadc:TEST/stalled/{number} HTTP/1.1\r\n{NAMED}Content-Length: {length}\r\n\r\n"
             sender.sendall(head.encode() + b"x" * (length - 1000))
         written = UPLOADS * (length - 1000 - 64 * 1024)
