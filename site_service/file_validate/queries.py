@@ -84,7 +84,8 @@ def placed_artifacts(bucket_prefix: str) -> Iterator[Placed | ListingEnd]:
     Raises `DatabaseUnavailableError` when a page did not arrive whole.
     """
     values = {"low": bucket_prefix, "high": prefix_upper_bound(bucket_prefix or "\x7e"), "limit": PAGE}
-    count, bucket, storage_id = 0, "", ""
+    # The scan begins where the cursor says, not at the lower bound: an empty cursor would read all before it.
+    count, bucket, storage_id = 0, bucket_prefix, ""
     while True:
         page = _whole_page(_PLACED_SQL, values | {"bucket": bucket, "id": storage_id})
         yield from map(Placed._make, page)

@@ -24,6 +24,7 @@ from datamodel.alarms.rules import AlarmKind
 from datamodel.errors import InvalidRequestError, InventoryError, RaceLostError
 from datamodel.queries import row_count
 from datamodel.rows import database_now
+from site_service.file_validate.ahead import fetched_ahead
 from site_service.file_validate.models import ValidationFinding, ValidationRun
 from site_service.file_validate.queries import placed_artifacts
 from site_service.file_validate.rules import Action, Policy
@@ -157,19 +158,19 @@ def _group(
     """The next buckets: small ones share a commit. A bucket that fails leaves those before it to be recorded first."""
     until = min(deadline, time.monotonic() + _GROUP_SECONDS)
     surveys: dict[str, Survey] = {}
-    for bucket in buckets_of(run.bucket_prefix, run.digits):
-        if bucket < run.next_bucket:
-            continue
-        try:
-            surveys[bucket] = survey_bucket(
-                store=store, policy=Policy(run.policy), bucket=bucket, grace=grace, rows=rows
-            )
-        except InventoryError:
-            if surveys:
+    waiting = [bucket for bucket in buckets_of(run.bucket_prefix, run.digits) if bucket >= run.next_bucket]
+    with fetched_ahead(rows, waiting[:_GROUP]) as coming:
+        for bucket in waiting[:_GROUP]:
+            try:
+                surveys[bucket] = survey_bucket(
+                    store=store, policy=Policy(run.policy), bucket=bucket, grace=grace, rows=coming
+                )
+            except InventoryError:
+                if surveys:
+                    break
+                raise
+            if time.monotonic() > until:
                 break
-            raise
-        if len(surveys) == _GROUP or time.monotonic() > until:
-            break
     return surveys
 
 

@@ -136,9 +136,10 @@ class Disk:
             return None
 
     @storage_failures("open a file")
-    def open(self, path: Path, flags: int = os.O_RDONLY) -> int | None:
+    def open(self, path: Path | str, flags: int = os.O_RDONLY, directory: int | None = None) -> int | None:
+        """None when it is missing; `directory` is where a relative path begins."""
         try:
-            return os.open(path, flags | os.O_CLOEXEC)
+            return os.open(path, flags | os.O_CLOEXEC, dir_fd=directory)
         except FileNotFoundError:
             return None
 
@@ -254,34 +255,41 @@ class Disk:
         finally:
             self.close(descriptor)
 
-    def read(self, path: Path | str, directory: int | None = None) -> bytes | None:
-        """All of a small file; `directory` is where a relative path begins. As `status`, called for each object of a listing."""
+    def read(self, path: Path | str) -> bytes | None:
+        """All of a small file."""
+        descriptor = self.open(path)
+        return self.read_open(descriptor) if descriptor is not None else None
+
+    def read_open(self, descriptor: int) -> bytes:
+        """All of a small file, which is then closed. Called for each object of a listing."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
             try:
-                content = b""
-                while block := os.read(descriptor, _RECORD_SIZE):
+                content = block = os.read(descriptor, _RECORD_SIZE)
+                while len(block) == _RECORD_SIZE:
+                    block = os.read(descriptor, _RECORD_SIZE)
                     content += block
                 return content
             finally:
                 os.close(descriptor)
-        except FileNotFoundError:
-            return None
         except OSError as error:
             raise _named(error, "read a file") from error
 
-    def read_ahead(self, names: Iterable[str], directory: int) -> None:
-        """These small files will be read: a disk that knows of many gives them in the time of a few. Waits for none.
+    @contextmanager
+    def opened_ahead(self, names: Iterable[str], directory: int) -> Iterator[dict[str, int]]:
+        """These small files, open, as far as they can be: a disk that knows of many gives them in the time of a few.
 
-        What fails here fails again, and is told, where it is read.
+        Waits for none. Who reads one takes it out; the others are closed. Who needs one that is missing here opens it, and is told why.
         """
-        for name in names:
-            with suppress(OSError):
-                descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
-                try:
+        opened: dict[str, int] = {}
+        try:
+            for name in names:
+                with suppress(OSError):
+                    opened[name] = descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
                     os.posix_fadvise(descriptor, 0, _RECORD_SIZE, os.POSIX_FADV_WILLNEED)
-                finally:
-                    os.close(descriptor)
+            yield opened
+        finally:
+            for descriptor in opened.values():
+                self.close(descriptor)
 
     def status(self, path: Path | str, directory: int | None = None) -> os.stat_result | None:
         """None when it is missing; `directory` is where a relative path begins."""

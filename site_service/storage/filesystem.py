@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
@@ -309,33 +310,45 @@ class FilesystemStore:
 
     def _listed(self, bucket_prefix: str) -> Iterator[ListedObject | InvalidObject]:
         """Holds the names of one directory in memory."""
-        for bucket in self._disk.names(self._objects):
-            if bucket.startswith(bucket_prefix):
-                yield from self._listed_shard(bucket)
+        buckets = self._disk.names(self._objects)
+        for bucket in buckets[bisect_left(buckets, bucket_prefix) :]:
+            if not bucket.startswith(bucket_prefix):
+                break
+            yield from self._listed_shard(bucket)
 
     def _listed_shard(self, bucket: str) -> Iterator[ListedObject | InvalidObject]:
         shard = self._objects / bucket
         with self._disk.directory(shard) as directory:
             names = self._disk.names(shard)
-            for number, name in enumerate(names):
-                if not number % _AHEAD:
-                    following = names[number : number + _AHEAD]
-                    self._disk.read_ahead((each for each in following if each.endswith(_FACTS_SUFFIX)), directory)
-                if name.endswith(_FACTS_SUFFIX):
-                    continue
-                if not is_storage_id(name):
-                    yield InvalidObject(name, bucket, "no object of this store has such a name")
-                # An id leads to one shard only: in another nobody would look for it.
-                elif name[:BUCKET_DIGITS] == bucket and (found := self._look(name, name, directory)):
-                    yield found
+            for start in range(0, len(names), _AHEAD):
+                several = names[start : start + _AHEAD]
+                facts = (name for name in several if name.endswith(_FACTS_SUFFIX))
+                with self._disk.opened_ahead(facts, directory) as opened:
+                    yield from self._listed_names(bucket, several, directory, opened)
 
-    def _look(self, storage_id: str, path: str, directory: int | None = None) -> ListedObject | None:
-        """None when there are no bytes, or are none any more once their facts are found missing."""
+    def _listed_names(
+        self, bucket: str, names: Sequence[str], directory: int, opened: dict[str, int]
+    ) -> Iterator[ListedObject | InvalidObject]:
+        for name in names:
+            if name.endswith(_FACTS_SUFFIX):
+                continue
+            if not is_storage_id(name):
+                yield InvalidObject(name, bucket, "no object of this store has such a name")
+            # An id leads to one shard only: in another nobody would look for it.
+            elif name[:BUCKET_DIGITS] == bucket and (
+                found := self._look(name, name, directory, opened.pop(f"{name}{_FACTS_SUFFIX}", None))
+            ):
+                yield found
+
+    def _look(
+        self, storage_id: str, path: str, directory: int | None = None, facts: int | None = None
+    ) -> ListedObject | None:
+        """None when there are no bytes, or are none any more once their facts are found missing. `facts`, if open, are closed."""
         status = self._disk.status(path, directory)
-        if status is None:
-            return None
-        record = self._disk.read(f"{path}{_FACTS_SUFFIX}", directory)
-        if record is None and self._disk.status(path, directory) is None:
+        if facts is None:
+            facts = self._disk.open(f"{path}{_FACTS_SUFFIX}", directory=directory)
+        record = self._disk.read_open(facts) if facts is not None else None
+        if status is None or (record is None and self._disk.status(path, directory) is None):
             return None
         return ListedObject(storage_id[:BUCKET_DIGITS], storage_id, status.st_size, record)
 

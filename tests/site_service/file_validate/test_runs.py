@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from itertools import islice
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -357,3 +358,30 @@ def test_the_inventory_is_listed_in_pages_with_proof(place: Site, monkeypatch: p
     assert list(queries.placed_artifacts("1")) == [ListingEnd(0)]
     assert len(list(queries.placed_artifacts("00"))) == 10
     assert Artifact.objects.count() == 9
+
+
+def test_the_last_bucket_is_found_without_reading_those_before_it(place: Site) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, last_modified, "
+            "meta_checksum, meta_modified_at, txid) "
+            "SELECT gen_random_uuid(), 'cadc:TEST/' || n, '00000', 'md5:0', now(), 1, now(), 'md5:0', now(), 0 FROM generate_series(1, 6000) n"
+        )
+        cursor.execute(
+            "INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at) "
+            "SELECT id, lpad(substr(md5(uri), 3), 32, '0'), '0' || substr(md5(uri), 1, 2), now() FROM artifact"
+        )
+        cursor.execute("ANALYZE storage_location")
+    asked: list[tuple[str, Any]] = []
+
+    def note(execute: Callable[..., Any], sql: str, parameters: Any, *rest: Any) -> Any:
+        asked.append((sql, parameters))
+        return execute(sql, parameters, *rest)
+
+    with connection.execute_wrapper(note):
+        assert list(queries.placed_artifacts("fff")) == [ListingEnd(0)]
+    ((sql, parameters),) = asked
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", parameters)
+        plan = cursor.fetchone()[0][0]["Plan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 10

@@ -81,12 +81,12 @@ def test_several_are_written_before_any_is_synced_and_synced_before_any_is_publi
 
 
 def test_no_file_stays_open_after_several_were_written_or_refused(store: FilesystemStore, root: Path) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptors()
     cut = Write(BreakingSource(CONTENT, ShortBodyError("cut")), FACTS)
     store.write_all([Write(io.BytesIO(CONTENT), FACTS), cut, Write(io.BytesIO(CONTENT), FACTS)])
     with pytest.raises(StorageFullError):
         FilesystemStore(root, disk=FullDisk(MIB)).write_all([cut, Write(GeneratedSource(2 * MIB), FACTS)])
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert descriptors() == before
 
 
 def test_a_large_file_leaves_memory_while_it_is_written_but_for_its_end(
@@ -347,6 +347,30 @@ def test_a_slow_writer_that_was_swept_fails_instead_of_publishing_half(store: Fi
     with pytest.raises(StorageUnavailableError):
         store.write(Swept(CONTENT, ValueError()), FACTS)
     assert files(root) == set()
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_listing_closes_what_it_opened_ahead_whether_used_or_not(store: FilesystemStore, root: Path) -> None:
+    """Facts without bytes are opened for nothing; those of a bucket that nobody reads to its end, too."""
+    names = [f"abc{number:029x}" for number in range(6)]
+    record = root / place(store.write(io.BytesIO(CONTENT), FACTS))
+    shard = root / "objects" / "abc"
+    shard.mkdir(exist_ok=True)
+    for number, name in enumerate(names):
+        shutil.copy(record.with_suffix(".json"), shard / f"{name}.json")
+        if number % 2:
+            shutil.copy(record, shard / name)
+    before = descriptors()
+    assert len(list(proven(store.listing("abc")))) == 3
+    assert descriptors() == before
+    listing = store.listing("abc")
+    next(listing)
+    assert descriptors() > before
+    del listing
+    assert descriptors() == before
 
 
 def test_a_listing_of_a_disk_that_was_unmounted_meanwhile_has_no_end(store: FilesystemStore, root: Path) -> None:
