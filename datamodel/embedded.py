@@ -26,6 +26,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from urllib.parse import quote
 
+from datamodel.memory import machine_bytes
 from datamodel.processes import Account, answers, end, locked, wait_until, works_in
 
 DEFAULT_MAJOR = 18
@@ -323,7 +324,8 @@ def _settings(run: Path, *, durable: bool) -> Iterator[str]:
         "unix_socket_directories": str(run),
         "unix_socket_permissions": "0700",
         "max_connections": "200",
-        "shared_buffers": "128MB" if durable else "64MB",
+        # Several inventories may share a machine; of the rest PostgreSQL uses what the system caches.
+        "shared_buffers": f"{min(max(machine_bytes() // 16 // 2**20, 128), 4096)}MB" if durable else "64MB",
         "timezone": "UTC",
         "log_timezone": "UTC",
     } | ({} if durable else fast)

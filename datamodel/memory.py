@@ -1,14 +1,28 @@
-"""What the C library keeps of memory that a process has given back: glibc leaves much of it to the process, for later.
+"""How much memory there is; and what the C library keeps of it when a process has given it back.
 
-Elsewhere (musl, macOS) there is nothing to tell it, and nothing happens.
+glibc leaves much of that to the process, for later. Elsewhere (musl, macOS) there is nothing to tell it, and nothing happens.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+from pathlib import Path
 
 _M_ARENA_MAX = -8
+# What a container may have: control groups, version 2 and 1, as they are seen from inside.
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def machine_bytes() -> int:
+    """Of this machine, or of this container if that may have less."""
+    there = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in _LIMITS:
+        # "max" is no limit.
+        with contextlib.suppress(OSError, ValueError):
+            there.append(int(path.read_text()))
+    return min(there)
 
 
 def share_arenas() -> None:

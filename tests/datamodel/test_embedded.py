@@ -20,6 +20,7 @@ import pytest
 
 from datamodel import embedded
 from datamodel.embedded import EmbeddedError, EmbeddedServers
+from datamodel.memory import machine_bytes
 
 PROJECT = Path(__file__).parents[2]
 START = "import sys; from pathlib import Path; from datamodel import embedded; embedded.start(Path(sys.argv[1]), durable=False)"
@@ -105,7 +106,6 @@ def test_each_major_starts_with_the_promised_settings(directory: Path, major: in
     names = (
         "fsync",
         "max_connections",
-        "shared_buffers",
         "listen_addresses",
         "TimeZone",
         "server_encoding",
@@ -115,12 +115,13 @@ def test_each_major_starts_with_the_promised_settings(directory: Path, major: in
     assert shown == {
         "fsync": "on" if durable else "off",
         "max_connections": "200",
-        "shared_buffers": "128MB" if durable else "64MB",
         "listen_addresses": "",
         "TimeZone": "UTC",
         "server_encoding": "UTF8",
         "lc_messages": "C",
     }
+    [(buffers,)] = execute(servers, "SELECT setting::bigint * 8192 FROM pg_settings WHERE name = 'shared_buffers'")
+    assert buffers == (min(max(machine_bytes() // 16 // 2**20, 128), 4096) if durable else 64) * 2**20
     [(version, collation)] = execute(
         servers,
         "SELECT current_setting('server_version_num')::int / 10000, datcollate FROM pg_database WHERE datname = 'inventory'",

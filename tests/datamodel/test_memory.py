@@ -1,12 +1,16 @@
-"""Memory that was given back goes to the system when it is asked for: seen in a process of its own."""
+"""Memory that was given back goes to the system when it is asked for, seen in a process of its own; how much there is at all."""
 
 from __future__ import annotations
 
 import ctypes
 import subprocess
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
+
+from datamodel import memory
 
 _HOLES = """
 import re
@@ -32,3 +36,15 @@ def test_a_heap_full_of_holes_goes_back_to_the_system() -> None:
     before, full, after = map(int, found.stdout.split())
     assert full - before > 60_000
     assert after - before < 20_000
+
+
+@pytest.mark.parametrize(
+    ("limit", "is_less"), [("1000000\n", True), ("max\n", False), ("9223372036854771712\n", False), (None, False)]
+)
+def test_a_container_has_what_it_may_have(
+    limit: str | None, is_less: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if limit is not None:
+        (tmp_path / "limit").write_text(limit)
+    monkeypatch.setattr(memory, "_LIMITS", (tmp_path / "none", tmp_path / "limit"))
+    assert memory.machine_bytes() == (1_000_000 if is_less else psutil.virtual_memory().total)
