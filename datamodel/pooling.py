@@ -6,9 +6,10 @@ import select
 import time
 from typing import Any
 
-from psycopg import Connection, Cursor
+from psycopg import Connection, Cursor, OperationalError
 from psycopg.abc import Params, Query
 from psycopg.pq import TransactionStatus
+from psycopg_pool import ConnectionPool
 
 # A network that swallows packets says nothing: so often the server is asked all the same.
 _ASK_SECONDS = 10.0
@@ -49,7 +50,17 @@ class PooledConnection(Connection[Any]):
             if now - self._asked_at < _ASK_SECONDS and self._is_silent(now):
                 return self._kept()
             self._asked_at = now
+            return self._asked()
         return super().execute(query, params, prepare=prepare, binary=binary)  # type: ignore[arg-type]  # its overloads know templates
+
+    def _asked(self) -> Cursor[Any]:
+        """Where one connection is dead, most are: all are looked at. The pool waits longer after each, and so for none at all."""
+        try:
+            return super().execute("")
+        except OperationalError:
+            if isinstance(self._pool, ConnectionPool):
+                self._pool.check()
+            raise
 
     def _is_silent(self, now: float) -> bool:
         """Nothing has come that nobody asked for, and nothing is left of what was asked."""

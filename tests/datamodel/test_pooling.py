@@ -55,6 +55,30 @@ def test_a_connection_that_the_server_has_ended_is_not_handed_out(
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_of_many_connections_that_have_ended_at_once_the_first_is_enough_to_know(
+    servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool waits a second after the first dead one that it meets, twice as long after each further: not even one wait fits."""
+    monkeypatch.setattr(pooling, "_LOOK_SECONDS", 0.0)
+    with ConnectionPool(
+        servers.database_url,
+        connection_class=PooledConnection,
+        kwargs={"autocommit": True},
+        min_size=0,
+        max_size=8,
+        timeout=5,
+        check=ConnectionPool.check_connection,
+    ) as pool:
+        lent = [pool.getconn() for _ in range(8)]
+        pids = [connection.info.backend_pid for connection in lent]
+        for connection in lent:
+            pool.putconn(connection)
+        with psycopg.connect(servers.database_url, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(pid, 10000) FROM unnest(%s::int[]) AS pid", [pids])
+        with pool.connection() as connection:
+            assert connection.info.backend_pid not in pids
+
+
 def test_a_server_is_asked_about_a_quiet_connection_only_now_and_then(
     servers: EmbeddedServers, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
