@@ -17,17 +17,22 @@ from datamodel.pooling import PooledConnection
 Pool = ConnectionPool[PooledConnection]
 
 
-@pytest.fixture
-def pool(servers: EmbeddedServers) -> Iterator[Pool]:
-    with ConnectionPool(
+def pool_of(servers: EmbeddedServers, size: int, *, seconds: float) -> Pool:
+    return ConnectionPool(
         servers.database_url,
         connection_class=PooledConnection,
         kwargs={"autocommit": True},
         min_size=0,
-        max_size=1,
-        timeout=20,
+        max_size=size,
+        timeout=seconds,
         check=ConnectionPool.check_connection,
-    ) as pool:
+        open=True,
+    )
+
+
+@pytest.fixture
+def pool(servers: EmbeddedServers) -> Iterator[Pool]:
+    with pool_of(servers, 1, seconds=20) as pool:
         yield pool
 
 
@@ -60,15 +65,7 @@ def test_of_many_connections_that_have_ended_at_once_the_first_is_enough_to_know
 ) -> None:
     """The pool waits a second after the first dead one that it meets, twice as long after each further: not even one wait fits."""
     monkeypatch.setattr(pooling, "_LOOK_SECONDS", 0.0)
-    with ConnectionPool(
-        servers.database_url,
-        connection_class=PooledConnection,
-        kwargs={"autocommit": True},
-        min_size=0,
-        max_size=8,
-        timeout=5,
-        check=ConnectionPool.check_connection,
-    ) as pool:
+    with pool_of(servers, 8, seconds=5) as pool:
         lent = [pool.getconn() for _ in range(8)]
         pids = [connection.info.backend_pid for connection in lent]
         for connection in lent:
