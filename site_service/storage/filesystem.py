@@ -335,20 +335,20 @@ class FilesystemStore:
             if not is_storage_id(name):
                 yield InvalidObject(name, bucket, "no object of this store has such a name")
             # An id leads to one shard only: in another nobody would look for it.
-            elif name[:BUCKET_DIGITS] == bucket and (
-                found := self._look(name, name, directory, opened.pop(f"{name}{_FACTS_SUFFIX}", None))
-            ):
+            elif name[:BUCKET_DIGITS] == bucket and (found := self._look(name, name, directory, opened)):
                 yield found
 
     def _look(
-        self, storage_id: str, path: str, directory: int | None = None, facts: int | None = None
+        self, storage_id: str, path: str, directory: int | None = None, opened: dict[str, int] | None = None
     ) -> ListedObject | None:
-        """None when there are no bytes, or are none any more once their facts are found missing. `facts`, if open, are closed."""
+        """None when there are no bytes, or are none any more once their facts are found missing; facts may be `opened` already."""
         status = self._disk.status(path, directory)
-        if facts is None:
-            facts = self._disk.open(f"{path}{_FACTS_SUFFIX}", directory=directory)
+        if status is None:
+            return None
+        name = f"{path}{_FACTS_SUFFIX}"
+        facts = opened.pop(name) if opened and name in opened else self._disk.open(name, directory=directory)
         record = self._disk.read_open(facts) if facts is not None else None
-        if status is None or (record is None and self._disk.status(path, directory) is None):
+        if record is None and self._disk.status(path, directory) is None:
             return None
         return ListedObject(storage_id[:BUCKET_DIGITS], storage_id, status.st_size, record)
 
