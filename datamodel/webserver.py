@@ -11,7 +11,11 @@ import resource
 import shutil
 import tempfile
 
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
 from datamodel import env, memory
+from datamodel.logs import LineFormatter
 
 # Of memory, so that a full disk does not stop the service.
 _MEMORY = "/dev/shm"  # noqa: S108  # a directory of ours in it, which only we may read, and gunicorn's heartbeat file
@@ -26,6 +30,16 @@ def _descriptors() -> int:
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return max(soft, wanted)
+
+
+class LineLogger(Logger):
+    """Gunicorn's own messages in lines as all others: a request that it could not read is quoted without its token."""
+
+    def setup(self, cfg: Config) -> None:
+        """Gunicorn's hook."""
+        super().setup(cfg)  # type: ignore[no-untyped-call]  # gunicorn has no types
+        for handler in self.error_log.handlers:
+            handler.setFormatter(LineFormatter())
 
 
 bind = env.words("INVENTORY_BIND", "127.0.0.1:8000")
@@ -50,6 +64,7 @@ limit_request_field_size = 8190
 # One END line per request comes from the application, with tokens masked.
 accesslog = None
 errorlog = "-"
+logger_class = LineLogger
 loglevel = "warning"
 proc_name = f"inventory-{env.text('INVENTORY_NAME', env.text('INVENTORY_ROLE', 'site'))}"
 worker_tmp_dir = _MEMORY

@@ -18,6 +18,8 @@ from typing import Any
 
 from storages.backends.s3 import S3Storage
 
+from tests.ports import free_port
+
 
 @contextmanager
 def s3_server() -> Iterator[str]:
@@ -25,9 +27,7 @@ def s3_server() -> Iterator[str]:
     if configured := os.environ.get("S3_ENDPOINT_URL"):
         yield configured
         return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -176,7 +176,8 @@ class _Kept:
     def _report_death(self, code: int, delay: float) -> None:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         when = f"in {delay:g} s" if delay else "now"
-        last = f"; the end of {self.service.log}:\n{tail(self.service.log)}" if delay > _FIRST_DELAY else ""
+        tells = code > 0 or delay > _FIRST_DELAY
+        last = f"; the end of {self.service.log}:\n{tail(self.service.log)}" if tells else ""
         self._report(f"{self.service.name} {how}; it is restarted {when}{last}")
 
     def _await_port(self) -> bool:

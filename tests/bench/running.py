@@ -22,6 +22,7 @@ from datamodel import embedded
 from tests.bench.client import BenchError, Request, ask, rate
 from tests.bench.costs import Meter
 from tests.bench.load import PROJECT, Figure, Row
+from tests.ports import free_port, free_ports
 from tests.programs import NGINX
 
 MIB = 1 << 20
@@ -147,7 +148,7 @@ def federation(directory: Path) -> Iterator[tuple[dict[str, str], int]]:
     """`manage.py demo` without files, as shipped, and its pid; stopped at the end, also by SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     argv = [sys.executable, "manage.py", "demo", "--no-ingest", "--json"]
-    argv += ["--dir", str(directory), "--port", str(_free_ports())]
+    argv += ["--dir", str(directory), "--port", str(free_ports(3))]
     with subprocess.Popen(argv, cwd=PROJECT, stdout=subprocess.PIPE, stderr=sys.stderr, text=True) as demo:
         try:
             line = demo.stdout.readline() if demo.stdout else ""
@@ -186,7 +187,7 @@ def second_site(bench: Bench, **changes: str) -> Iterator[str]:
 
 @contextmanager
 def _gunicorn(bench: Bench, application: str, variables: dict[str, str]) -> Iterator[tuple[int, int]]:
-    port = _free_ports()
+    port = free_port()
     environment = os.environ | variables | {"INVENTORY_BIND": f"127.0.0.1:{port}"}
     argv = [sys.executable, "-m", "gunicorn", "-c", "python:datamodel.webserver", application]
     with (
@@ -218,7 +219,7 @@ def static_nginx(bench: Bench) -> Iterator[str]:
     if NGINX is None:
         yield ""
         return
-    directory, port = bench.directory / "nginx", _free_ports()
+    directory, port = bench.directory / "nginx", free_port()
     directory.mkdir(exist_ok=True)
     user = "user root;" if os.geteuid() == 0 else ""
     text = _NGINX_CONF.format(directory=directory, port=port, root=bench.objects, user=user)
@@ -241,11 +242,3 @@ def _listens(port: int) -> bool:
 
 def _postmaster(service: Path) -> int:
     return int((service / "servers" / "postgres" / "postmaster.pid").read_text().splitlines()[0])
-
-
-def _free_ports() -> int:
-    """The first of three adjacent free ports."""
-    for start in range(18700, 19700, 3):
-        if not any(_listens(start + offset) for offset in range(3)):
-            return start
-    raise BenchError("no three adjacent free ports between 18700 and 19700")

@@ -34,8 +34,8 @@ from datamodel.proxies import client_address
 from harvest.demo.supervisor import port_is_free
 from tests.architecture.source import PROJECT
 from tests.fakes.authority import certificate
+from tests.ports import free_port
 from tests.programs import NGINX
-from tests.scenarios.federation import free_ports
 
 ALICE = "CN=alice,O=x\\, y,C=CA"
 SENT = {"X-Client-DN": ALICE, "X-Client-Verify": "SUCCESS"}
@@ -237,7 +237,7 @@ def nginx(settings: Settings, tmp_path: Path) -> Iterator[int]:
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     (lines,) = re.findall(r"```conf\n(ssl_client.*?)```", (PROJECT / "datamodel/README.md").read_text(), re.DOTALL)
-    port = free_ports()
+    port = free_port()
     text = lines.replace("/etc/nginx/clients-ca.pem", f"{tmp_path}/ca.pem")
     kinds = "".join(
         f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

@@ -27,6 +27,7 @@ from datamodel.identity import switch_site
 from datamodel.models import ApiToken, InventoryIdentity, PreauthKeyPair, RemoteInventory, StorageSite
 from datamodel.permissions import ALL_GRANTS, Grant
 from datamodel.tokens import token_callers
+from tests.ports import free_port
 
 PROJECT = Path(__file__).parents[2]
 
@@ -237,13 +238,6 @@ def test_remotes_that_make_no_sense_are_refused(environment: pytest.MonkeyPatch,
 # --- serve
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def get(url: str) -> tuple[int, bytes]:
     try:
         with urllib.request.urlopen(url, timeout=20) as answer:
@@ -301,3 +295,23 @@ def test_each_role_is_provisioned_served_below_its_base_path_and_stopped_by_a_si
             server.kill()
         server.communicate()
         embedded.stop(servers.directory)
+
+
+def test_a_server_whose_port_is_taken_says_so_in_lines_as_all_others_and_ends(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "TMPDIR"}} | {
+            "INVENTORY_ROLE": "site",
+            "INVENTORY_SECRET_KEY": "k" * 60,
+            "INVENTORY_BIND": address,
+        }
+        command = [sys.executable, "manage.py", "serve"]
+        ended = subprocess.run(
+            command, check=False, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60
+        )
+    assert ended.returncode == 1
+    assert "Connection in use: ('127.0.0.1'" in ended.stderr
+    shape = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{12} ERROR gunicorn\.error ")
+    assert all(shape.match(line) for line in ended.stderr.splitlines()), ended.stderr

@@ -29,6 +29,7 @@ from global_inventory.locate.freshness import questions
 from global_inventory.sites.queries import site_table_cache
 from tests.factories import artifact_row
 from tests.fakes.site import FakeSite, fake_site
+from tests.ports import free_port
 from tests.servers import test_server_location as server_location
 
 PROJECT = Path(__file__).parents[2]
@@ -150,13 +151,6 @@ def confirm(site: FakeSite, row: ArtifactRow, *, verified_at: datetime = VERIFIE
 def pair(federation: Federation, alpha: FakeSite, beta: FakeSite) -> tuple[RemoteInventory, RemoteInventory]:
     """Two sites with tokens."""
     return with_token(federation.add_site("alpha", alpha.url)), with_token(federation.add_site("beta", beta.url))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ from urllib.request import urlopen
 import psycopg
 from psycopg import sql
 
-from tests.site_service.server import PROJECT, free_port
+from tests.ports import free_port
+from tests.site_service.server import PROJECT
 
 TOKEN = "model-token"
 GLOBAL, SITES = "omega", ("alpha", "beta")

@@ -26,25 +26,13 @@ from harvest.demo import groups
 from harvest.demo.federation import KEPT, unreadiness
 from harvest.demo.peer import Digests, Listed, Peer, PeerError, Stored
 from harvest.demo.records import Records
+from tests.ports import free_ports
 
 PROJECT = Path(__file__).parents[2]
 # Generous: two cores may be doing the tests of several rooms at once.
 SECONDS = 60.0
 START_SECONDS = 150.0
 SITES = ("alpha", "beta")
-
-
-def free_ports() -> int:
-    """The first of three ports in a row that nobody uses now."""
-    while True:
-        first = 20_000 + secrets.randbelow(20_000)
-        try:
-            with socket.socket() as one, socket.socket() as two, socket.socket() as three:
-                for offset, probe in enumerate((one, two, three)):
-                    probe.bind(("127.0.0.1", first + offset))
-        except OSError:
-            continue
-        return first
 
 
 # A demo must not outlive the tests: whoever kills them would leave a whole federation running.
@@ -235,7 +223,7 @@ def get_json(peer: Peer, path: str) -> Any:
 @contextmanager
 def running_demo(directory: Path) -> Iterator[Demo]:
     """A demo for as long as the block lasts; nothing is left of it."""
-    demo = Demo(directory, free_ports())
+    demo = Demo(directory, free_ports(3))
     try:
         demo.start()
         yield demo

@@ -17,7 +17,8 @@ from harvest.demo.board import Board
 from harvest.demo.driver import Driver, Route
 from harvest.demo.federation import EVERYTHING, KEPT, LATER
 from harvest.demo.peer import Peer
-from tests.scenarios.federation import PROJECT, START_SECONDS, Demo, demo_command, environment, free_ports
+from tests.ports import free_ports
+from tests.scenarios.federation import PROJECT, START_SECONDS, Demo, demo_command, environment
 
 pytestmark = [pytest.mark.xdist_group("federation"), pytest.mark.timeout(300)]
 
@@ -54,7 +55,7 @@ def files_in(directory: Path) -> Path:
 def test_the_command_does_the_whole_job_twice_on_one_directory_and_every_check_holds(tmp_path: Path) -> None:
     files = files_in(tmp_path / "files")
     for _ in range(2):
-        result = run(tmp_path / "state", "--exit", "--files", str(files), "--port", str(free_ports()))
+        result = run(tmp_path / "state", "--exit", "--files", str(files), "--port", str(free_ports(3)))
         assert result.returncode == 0, result.stdout + result.stderr
         assert re.search(r"^all \d+ checks held$", result.stdout, re.MULTILINE), result.stdout
         assert "link': a symbolic link, not a regular file" in result.stdout
@@ -65,7 +66,7 @@ def test_the_command_does_the_whole_job_twice_on_one_directory_and_every_check_h
 def test_the_command_kills_cuts_and_flips_bits_and_the_federation_heals(tmp_path: Path) -> None:
     files = files_in(tmp_path / "files")
     result = run(
-        tmp_path / "state", "--exit", "--chaos", "--files", str(files), "--port", str(free_ports()), seconds=280
+        tmp_path / "state", "--exit", "--chaos", "--files", str(files), "--port", str(free_ports(3)), seconds=280
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(r"^all \d+ checks held$", result.stdout, re.MULTILINE), result.stdout
@@ -121,7 +122,7 @@ def test_the_command_line_that_the_demo_names_works(demo: Demo) -> None:
 
 
 def test_a_second_demo_on_a_directory_is_refused(demo: Demo) -> None:
-    result = run(demo.directory, "--exit", "--no-ingest", "--port", str(free_ports()), seconds=30)
+    result = run(demo.directory, "--exit", "--no-ingest", "--port", str(free_ports(3)), seconds=30)
     assert result.returncode == 1
     assert re.search(
         r"CommandError: another demo \(process \d+\) runs in \S+: stop it or choose another --dir$", result.stderr
@@ -130,7 +131,7 @@ def test_a_second_demo_on_a_directory_is_refused(demo: Demo) -> None:
 
 
 def test_a_busy_port_is_named_and_nothing_is_left(tmp_path: Path) -> None:
-    port = free_ports() + 1
+    port = free_ports(3) + 1
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
         other.listen()

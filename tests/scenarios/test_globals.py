@@ -12,7 +12,8 @@ import pytest
 from harvest.demo.federation import KEPT, Federation, Inventory, usual_inventories
 from harvest.demo.peer import Peer
 from harvest.demo.supervisor import port_is_free
-from tests.scenarios.federation import eventually, eventually_at, free_ports, listing, put, read, shows
+from tests.ports import free_ports
+from tests.scenarios.federation import eventually, eventually_at, listing, put, read, shows
 
 pytestmark = [pytest.mark.xdist_group("federation"), pytest.mark.timeout(300)]
 
@@ -40,8 +41,8 @@ class Globals:
 
 @pytest.fixture
 def globals_(tmp_path: Path) -> Iterator[Globals]:
-    first, alpha, beta = usual_inventories(tmp_path, free_ports())
-    ports = free_ports()
+    first, alpha, beta = usual_inventories(tmp_path, free_ports(3))
+    ports = free_ports(2)
     second = Inventory("second", "global", ports, tmp_path / "second")
     limited = Inventory("limited", "global", ports + 1, tmp_path / "limited", namespaces=(PART,))
     said: list[str] = []

@@ -18,7 +18,8 @@ from datamodel import embedded
 from harvest.demo.federation import Federation, Inventory, environment, neighbours, usual_inventories
 from harvest.demo.peer import Peer
 from tests.pooler import running_pgbouncer
-from tests.scenarios.federation import PROJECT, File, eventually, free_ports, listing, put, read, shows
+from tests.ports import free_ports
+from tests.scenarios.federation import PROJECT, File, eventually, listing, put, read, shows
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("federation"), pytest.mark.timeout(300)]
 
@@ -60,7 +61,7 @@ class Pooled:
 
 @pytest.fixture
 def pooled(tmp_path: Path) -> Iterator[Pooled]:
-    inventories = usual_inventories(tmp_path, free_ports())
+    inventories = usual_inventories(tmp_path, free_ports(3))
     direct = {inventory.name: embedded.location(inventory.servers).database_url for inventory in inventories}
     with running_pgbouncer(direct, sessions=SESSIONS) as urls:
         behind = [

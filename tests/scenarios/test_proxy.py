@@ -29,8 +29,9 @@ from cryptography.x509.oid import NameOID
 from datamodel.processes import wait_until
 from harvest.demo.peer import Digests, Peer
 from harvest.demo.supervisor import port_is_free
+from tests.ports import free_ports
 from tests.programs import NGINX
-from tests.scenarios.federation import PROJECT, Demo, eventually, free_ports, put, read, shows
+from tests.scenarios.federation import PROJECT, Demo, eventually, put, read, shows
 
 pytestmark = pytest.mark.xdist_group("federation")
 
@@ -109,7 +110,7 @@ def running_nginx(
     """The shipped configuration with other places: (its port for TLS, its port for plain HTTP)."""
     if NGINX is None:
         pytest.skip("there is no nginx: install it, or let .ci/get-debian fetch it")
-    tls = free_ports()
+    tls = free_ports(2)
     plain = tls + 1
     text = SHIPPED.read_text(encoding="utf-8")
     services = [port for port in (alpha, second_alpha) if port is not None]

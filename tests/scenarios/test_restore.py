@@ -17,7 +17,8 @@ import urllib3
 from datamodel import embedded
 from harvest.demo.federation import KEPT, PROJECT, Federation, Inventory, environment, neighbours, usual_inventories
 from harvest.demo.peer import Peer
-from tests.scenarios.federation import File, eventually, free_ports, listing, put, read, shows
+from tests.ports import free_ports
+from tests.scenarios.federation import File, eventually, listing, put, read, shows
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("federation"), pytest.mark.timeout(600)]
 
@@ -60,7 +61,7 @@ class Lossy:
 
 @pytest.fixture
 def lossy(tmp_path: Path) -> Iterator[Lossy]:
-    federation = Federation(tmp_path, usual_inventories(tmp_path, free_ports()), lambda text: None)
+    federation = Federation(tmp_path, usual_inventories(tmp_path, free_ports(3)), lambda text: None)
     try:
         federation.launch(federation.inventories, NEVER)
         federation.await_ready(federation.inventories, NEVER)

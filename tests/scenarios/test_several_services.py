@@ -24,7 +24,8 @@ from datamodel.processes import wait_until
 from harvest.demo.federation import unreadiness
 from harvest.demo.peer import Peer
 from harvest.demo.supervisor import port_is_free
-from tests.scenarios.federation import PROJECT, Demo, environment, eventually, free_ports, put, read
+from tests.ports import free_ports
+from tests.scenarios.federation import PROJECT, Demo, environment, eventually, put, read
 from tests.scenarios.invariants import assert_sound
 from tests.scenarios.test_proxy import certify, running_nginx
 
@@ -125,7 +126,7 @@ def variables(demo: Demo) -> dict[str, str]:
 def pair(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     certify(tmp_path, "localhost")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "localhost.pem"))
-    first = free_ports()
+    first = free_ports(2)
     services = [
         Service(
             port, variables(demo), tmp_path / f"{port}.log", Peer("alpha", f"http://127.0.0.1:{port}/alpha", demo.token)

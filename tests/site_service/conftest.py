@@ -16,7 +16,8 @@ from datamodel.permissions import ALL_GRANTS
 from site_service.storage import registry
 from site_service.storage.contract import ArtifactStore
 from site_service.storage.filesystem import FilesystemStore
-from tests.site_service.server import SiteProcess, free_port
+from tests.ports import free_port
+from tests.site_service.server import SiteProcess
 
 TOKEN = "everything-" + "t" * 32
 

@@ -124,11 +124,3 @@ class SiteProcess:
                 time.sleep(0.05)
             else:
                 return
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -9,8 +9,9 @@ import pytest
 
 from datamodel import keys
 from tests.contract import conforms
+from tests.ports import free_port
 from tests.site_service.conftest import TOKEN
-from tests.site_service.server import SiteProcess, free_port
+from tests.site_service.server import SiteProcess
 
 QUICK = ("--phases", "fuzzing", "--max-examples", "1")
 # That reads need no credentials is what is asked for here.

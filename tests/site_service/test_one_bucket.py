@@ -24,9 +24,10 @@ from site_service.file_validate.rules import Policy
 from site_service.files import put_transactions
 from site_service.storage import registry
 from site_service.storage.objectstore import ObjectStore
+from tests.ports import free_port
 from tests.s3 import s3_bucket, s3_server
 from tests.site_service.conftest import TOKEN
-from tests.site_service.server import Answer, SiteProcess, free_port
+from tests.site_service.server import Answer, SiteProcess
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("objectstore"), pytest.mark.timeout(300)]
 

@@ -20,7 +20,8 @@ from datamodel.audit.pending import MOST_CALLERS, Pending, pending
 from datamodel.audit.rules import Action
 from datamodel.counters import registry
 from tests.factories import settle_rights
-from tests.site_service.server import SiteProcess, free_port
+from tests.ports import free_port
+from tests.site_service.server import SiteProcess
 
 FILE = "/files/cadc:A/file"
 PUT = {"data": b"content", "content_type": "application/octet-stream"}

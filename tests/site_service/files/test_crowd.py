@@ -16,9 +16,10 @@ from statistics import quantiles
 import psutil
 import pytest
 
+from tests.ports import free_port
 from tests.site_service.conftest import TOKEN
 from tests.site_service.files.test_live import answer_status, temporary_files, wait_for
-from tests.site_service.server import SiteProcess, free_port
+from tests.site_service.server import SiteProcess
 
 logger = logging.getLogger(__name__)
 

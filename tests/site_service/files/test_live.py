@@ -26,8 +26,9 @@ from datamodel.models import (
 )
 from datamodel.rows import database_now
 from site_service.storage.filesystem import FilesystemStore
+from tests.ports import free_port
 from tests.site_service.conftest import TOKEN
-from tests.site_service.server import SiteProcess, free_port
+from tests.site_service.server import SiteProcess
 
 AUTH = {"Authorization": f"Bearer {TOKEN}"}
 PATH = "/files/cadc:TEST/live.bin"
@@ -128,6 +129,18 @@ def test_broken_chunk_framing_stores_nothing(live: SiteProcess) -> None:
         connection.sendall(CHUNKED + b"5\r\nhelloXX5\r\nworld\r\n0\r\n\r\n")
         assert answer_status(connection) == 400
     assert live.request("HEAD", PATH, headers=AUTH).status == 404
+
+
+def test_a_request_that_is_no_http_is_told_in_one_line_without_its_token(live: SiteProcess) -> None:
+    token = f"1.k1.{'c' * 40}.{'s' * 86}"
+    before = len(live.log)
+    with live.connect() as connection:
+        connection.sendall(f"GET /files/{token}/cadc:A/b\r\nHost: x\r\n\r\n".encode())
+        assert answer_status(connection) == 400
+    wait_for(lambda: "gunicorn.error" in live.log[before:])
+    (line,) = live.log[before:].splitlines()
+    assert "GET /files/***/cadc:A/b" in line
+    assert token not in line
 
 
 def test_silent_sender_is_given_up(live: SiteProcess) -> None:

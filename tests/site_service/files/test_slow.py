@@ -9,9 +9,10 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.ports import free_port
 from tests.site_service.conftest import TOKEN
 from tests.site_service.files.test_live import answer_status, temporary_files, wait_for
-from tests.site_service.server import SiteProcess, free_port
+from tests.site_service.server import SiteProcess
 
 AUTH = {"Authorization": f"Bearer {TOKEN}"}
 PATH = "/files/cadc:TEST/slow.bin"

@@ -6,13 +6,14 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from datamodel.processes import wait_until
-from tests.site_service.server import SiteProcess, free_port
+from tests.ports import free_port
+from tests.site_service.server import SiteProcess
 
 ASKED = 40
 CONNECTIONS = 200
@@ -91,7 +92,9 @@ def taken(site: SiteProcess) -> list[int]:
 
 
 def links(pid: int) -> Iterator[str]:
-    return (str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir())
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since
+            yield str(link.readlink())
 
 
 def counters_of(site: SiteProcess) -> Path:
