@@ -67,8 +67,9 @@ def lose(place: Site, prefix: str) -> None:
     row, _ = place.put(f"{prefix}deleted")
     forget(row.uri)
     insert_tombstone(row.id, row.uri, deleted_at=database_now())
-    place.put(f"{prefix}replaced", b"old")
-    place.write(f"{prefix}replaced", b"new")
+    old, _ = place.put(f"{prefix}replaced", b"old")
+    while (new := place.write(f"{prefix}replaced", b"new")).written_at <= old.content_last_modified:
+        place.store.remove(new.storage_id)  # of the same millisecond
     _, stored = place.put(f"{prefix}gone")
     place.store.remove(stored.storage_id)
     row, _ = place.put(f"{prefix}known")
