@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ from harvest.reconcile.peer import Peer
 from harvest.reconcile.queries import RemoteMemory
 from harvest.reconcile.rules import Mode
 from harvest.reconcile.scope import (
+    ROWS_OF_A_SCAN,
     Digest,
     Listed,
     Scope,
@@ -43,6 +44,8 @@ from harvest.reconcile.scope import (
     folded,
     listing_groups,
     next_depth,
+    parts_of,
+    section_digits,
     total_of,
     whole_of,
     worth_descending,
@@ -176,8 +179,7 @@ class _Comparison:
 
     def _digests(self) -> tuple[dict[str, Digest], dict[str, Digest]]:
         """The prefixes to list, as both ends have them: those that differ and are not worth dividing further."""
-        depth = first_depth(queries.estimated_rows())
-        ours, theirs = self._first_trees(depth)
+        ours, theirs = self._first_trees(queries.estimated_rows())
         self._run.rows_here, self._run.rows_there = total_of(ours), total_of(theirs)
         here: dict[str, Digest] = {}
         there: dict[str, Digest] = {}
@@ -188,18 +190,19 @@ class _Comparison:
             there |= {prefix: theirs[prefix] for prefix in listed if prefix in theirs}
             if not below:
                 break
-            depth = next_depth(below, ours, theirs)
-            next_ours: dict[str, Digest] = {}
-            next_theirs: dict[str, Digest] = {}
-            for start in range(0, len(below), _PREFIXES):
-                mine, yours = self._trees(depth, below[start : start + _PREFIXES])
-                next_ours |= mine
-                next_theirs |= yours
-            ours, theirs = next_ours, next_theirs
+            groups = listing_groups(below, ours, theirs, rows=ROWS_OF_A_SCAN, most=_PREFIXES)
+            longest = max(len(prefix) for group in groups for prefix in group)
+            ours, theirs = self._trees_of(groups, max(next_depth(below, ours, theirs), longest))
         return here, there
 
-    def _first_trees(self, depth: int) -> tuple[dict[str, Digest], dict[str, Digest]]:
-        """Of everything. Both ends scan at the same time for one digest of all; only if that differs, theirs is asked for."""
+    def _first_trees(self, count: int) -> tuple[dict[str, Digest], dict[str, Digest]]:
+        """Of everything. Both ends scan at the same time for one digest of all; only if that differs, theirs is asked for.
+
+        What is too much for one scan is taken in sections.
+        """
+        depth = first_depth(count)
+        if digits := section_digits(count):
+            return self._trees_of(([section] for section in parts_of(digits, ())), max(depth, digits + 1))
         with ThreadPoolExecutor(max_workers=1) as pool:
             asked = pool.submit(self._peer.whole, then=depth)
             found = queries.read_tree(self._scope, depth=fine_depth(depth)).tree
@@ -209,6 +212,16 @@ class _Comparison:
             return ours, ours
         self._scan = _Scan(fine_depth(depth), found, whole)
         return ours, dict(self._peer.tree(depth=depth, ours=ours, whole=whole))
+
+    def _trees_of(self, groups: Iterable[Sequence[str]], depth: int) -> tuple[dict[str, Digest], dict[str, Digest]]:
+        """Group after group."""
+        ours: dict[str, Digest] = {}
+        theirs: dict[str, Digest] = {}
+        for prefixes in groups:
+            mine, yours = self._trees(depth, prefixes)
+            ours |= mine
+            theirs |= yours
+        return ours, theirs
 
     def _trees(self, depth: int, prefixes: Sequence[str]) -> tuple[dict[str, Digest], dict[str, Digest]]:
         """Of what is known to differ; as far as they tell that, of the same scans."""

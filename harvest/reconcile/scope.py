@@ -23,6 +23,8 @@ _MODULUS = 2**64
 _DIGITS = "0123456789abcdef"
 # A prefix with at most so many rows is listed: its digests by the next digit would not be much shorter.
 _LIST_BELOW = 24
+# A scan may not last for ever: so many rows take one or two minutes.
+ROWS_OF_A_SCAN = 100_000_000
 # What has more rows is divided by several digits at once, into so many parts together: each level is a scan of them.
 _MANY_ROWS = 80_000
 _PARTS_AT_ONCE = 4096
@@ -181,6 +183,14 @@ def differing(ours: Tree, theirs: Tree) -> list[str]:
 def first_depth(count: int) -> int:
     """How many digits of the id the first trees have, by about how many rows there are: one scan shall tell much."""
     return 1 if count < 2_000 else 2 if count < 500_000 else 3
+
+
+def section_digits(count: int) -> int:
+    """How many digits of the id the sections have that the first scans take one by one; 0: one scan takes everything."""
+    digits = 0
+    while count > ROWS_OF_A_SCAN:
+        digits, count = digits + 1, count // 16
+    return digits
 
 
 def fine_depth(depth: int) -> int:

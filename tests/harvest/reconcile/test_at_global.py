@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from datamodel.models import (
 from datamodel.rows import insert_tombstone
 from datamodel.rules import ArtifactRow
 from harvest import exchange, operations as harvest_operations
-from harvest.reconcile import compare, operations as reconcile_operations
+from harvest.reconcile import compare, operations as reconcile_operations, scope
 from harvest.reconcile.models import ReconcileDifference, ReconcileRun
 from harvest.reconcile.peer import Peer
 from harvest.reconcile.rules import Mode
@@ -83,6 +84,21 @@ def test_every_lost_row_is_found_and_brought_back_and_a_repeat_finds_nothing(pee
     again = compared(Mode.ALL)
     assert (again.differences, again.requests) == ({}, 1)
     assert everything() == before
+
+
+@pytest.mark.parametrize(("place", "most", "scans"), [(scope, 100, 16), (compare, 2, 1)], ids=["first", "below"])
+def test_what_is_too_much_for_one_scan_is_compared_in_sections(
+    peer: FakeInventory, monkeypatch: pytest.MonkeyPatch, place: ModuleType, most: int, scans: int
+) -> None:
+    rows = filled(peer, 600)
+    monkeypatch.setattr(place, "ROWS_OF_A_SCAN", most)
+    equal = compared(Mode.REPORT)
+    assert (equal.is_complete, equal.rows_here, equal.rows_there, equal.differences) == (True, 600, 600, {})
+    assert equal.requests == scans
+    Artifact.objects.filter(id__in=[row.id for row in rows[:70]]).delete()
+    run = compared(Mode.ADD)
+    assert (run.differences, run.applied) == ({"B0-missing-here": 70}, {"B0-missing-here": 70})
+    assert compared(Mode.REPORT).differences == {}
 
 
 def test_copies_that_the_site_does_not_have_are_reported_and_removed_only_when_told(peer: FakeInventory) -> None:

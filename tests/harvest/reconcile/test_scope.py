@@ -29,6 +29,7 @@ from harvest.reconcile.scope import (
     listing_groups,
     next_depth,
     parts_of,
+    section_digits,
     total_of,
     tree_lines,
     tree_of,
@@ -170,6 +171,14 @@ def test_many_rows_under_few_prefixes_are_divided_by_several_digits_at_once() ->
     many = [f"{number:03x}" for number in range(100)]
     assert next_depth(many, tree(*many, count=10_000_000), {}) == 4
     assert next_depth(["0" * 31], tree("0" * 31, count=10_000_000), {}) == 32
+
+
+@pytest.mark.parametrize(
+    ("count", "digits"), [(0, 0), (10**8, 0), (10**8 + 1, 1), (16 * 10**8, 1), (10**10, 2), (10**12, 4)]
+)
+def test_no_section_has_more_rows_than_a_scan_may_take(count: int, digits: int) -> None:
+    assert section_digits(count) == digits
+    assert count // 16**digits <= 10**8
 
 
 def test_a_prefix_that_one_side_has_not_at_all_is_listed_and_not_divided() -> None:
