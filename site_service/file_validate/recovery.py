@@ -18,6 +18,7 @@ from datamodel.rows import database_now
 from site_service.file_validate import queries, runs
 from site_service.file_validate.operations import apply_finding
 from site_service.file_validate.rules import TAKES_AWAY, Action, Policy
+from site_service.file_validate.surveyors import surveyor_of
 from site_service.retention import retire
 from site_service.storage.registry import get_store
 
@@ -83,7 +84,7 @@ def _survey(policy: Policy, options: StepOptions) -> dict[str, int]:
     run = runs.open_run(policy=policy, started_by=f"restore: {options.by}")
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        progress = runs.advance(run_id=run.id, store=get_store(), seconds=_AT_A_TIME)
+        progress = runs.advance(run_id=run.id, surveyor=surveyor_of(get_store()), seconds=_AT_A_TIME)
         if progress is not None and progress.is_complete:
             return dict(progress.run.counts)
         if progress is not None:

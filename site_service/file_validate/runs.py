@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,12 +25,11 @@ from datamodel.alarms.rules import AlarmKind
 from datamodel.errors import InvalidRequestError, InventoryError, RaceLostError
 from datamodel.queries import row_count
 from datamodel.rows import database_now
-from site_service.file_validate.ahead import fetched_ahead
 from site_service.file_validate.models import ValidationFinding, ValidationRun
-from site_service.file_validate.queries import placed_artifacts
 from site_service.file_validate.rules import Action, Policy
-from site_service.file_validate.survey import Difference, Rows, Survey, grace_configured, survey_bucket
-from site_service.storage.contract import ArtifactStore, StoredObject
+from site_service.file_validate.survey import Difference, Survey, grace_configured
+from site_service.file_validate.surveyors import Surveyor
+from site_service.storage.contract import StoredObject
 
 logger = logging.getLogger("inventory.validate")
 
@@ -92,10 +92,9 @@ def take_over(*, policy: Policy, since: datetime) -> None:
 def advance(
     *,
     run_id: uuid.UUID,
-    store: ArtifactStore,
+    surveyor: Surveyor,
     seconds: float,
     grace: timedelta | None = None,
-    rows: Rows = placed_artifacts,
 ) -> Progress | None:
     """Do bucket after bucket for about `seconds` (not less than one); None when another process is at it, or it is through.
 
@@ -105,7 +104,7 @@ def advance(
     if not _take(run_id, holder):
         return None
     try:
-        return _advance(run_id, holder, store, time.monotonic() + seconds, waited, rows)
+        return _advance(run_id, holder, surveyor, time.monotonic() + seconds, waited)
     except InventoryError as error:
         _note_error(run_id, holder, f"{error.code}: {error.detail}")
         raise
@@ -137,9 +136,7 @@ def _digits(policy: Policy) -> int:
     return _MOST_DIGITS if is_large or policy is Policy.RECOVER_FROM_STORAGE else _FEW_DIGITS
 
 
-def _advance(
-    run_id: uuid.UUID, holder: uuid.UUID, store: ArtifactStore, deadline: float, grace: timedelta, rows: Rows
-) -> Progress:
+def _advance(run_id: uuid.UUID, holder: uuid.UUID, surveyor: Surveyor, deadline: float, grace: timedelta) -> Progress:
     done = 0
     while True:
         run = ValidationRun.objects.get(id=run_id)
@@ -147,30 +144,25 @@ def _advance(
             return Progress(run, done, is_complete=True)
         if done and time.monotonic() > deadline:
             return Progress(run, done, is_complete=False)
-        surveys = _group(run, store, grace, rows, deadline)
+        surveys = _group(run, surveyor, grace, deadline)
         record_buckets(run_id=run_id, holder=holder, surveys=surveys)
         done += len(surveys)
 
 
-def _group(
-    run: ValidationRun, store: ArtifactStore, grace: timedelta, rows: Rows, deadline: float
-) -> dict[str, Survey]:
+def _group(run: ValidationRun, surveyor: Surveyor, grace: timedelta, deadline: float) -> dict[str, Survey]:
     """The next buckets: small ones share a commit. A bucket that fails leaves those before it to be recorded first."""
     until = min(deadline, time.monotonic() + _GROUP_SECONDS)
     surveys: dict[str, Survey] = {}
     waiting = [bucket for bucket in buckets_of(run.bucket_prefix, run.digits) if bucket >= run.next_bucket]
-    with fetched_ahead(rows, waiting[:_GROUP]) as coming:
-        for bucket in waiting[:_GROUP]:
-            try:
-                surveys[bucket] = survey_bucket(
-                    store=store, policy=Policy(run.policy), bucket=bucket, grace=grace, rows=coming
-                )
-            except InventoryError:
-                if surveys:
+    with closing(surveyor(Policy(run.policy), waiting[:_GROUP], grace)) as coming:
+        try:
+            for bucket, survey in coming:
+                surveys[bucket] = survey
+                if time.monotonic() > until:
                     break
+        except InventoryError:
+            if not surveys:
                 raise
-            if time.monotonic() > until:
-                break
     return surveys
 
 

@@ -13,6 +13,7 @@ from datamodel.restoration import is_restoring
 from datamodel.rows import database_now
 from site_service.file_validate import actors, queries, runs
 from site_service.file_validate.rules import Policy
+from site_service.file_validate.surveyors import surveyor_of
 from site_service.storage.registry import get_store
 
 logger = logging.getLogger("inventory.validate")
@@ -32,7 +33,7 @@ def advance_validation() -> None:
         return
     run = runs.open_run(policy=_POLICY, started_by="beat")
     try:
-        progress = runs.advance(run_id=run.id, store=get_store(), seconds=_SECONDS)
+        progress = runs.advance(run_id=run.id, surveyor=surveyor_of(get_store()), seconds=_SECONDS)
     except (StorageError, DatabaseUnavailableError) as error:
         facts = {"run": run.id, "result": "failed", "reason": error.code, "detail": error.detail}
         logger.warning("END event=validate", extra={"facts": facts})

@@ -34,6 +34,7 @@ if settings.INVENTORY_ROLE == "site":
     from site_service.file_validate import queries as validate_queries, recovery, runs
     from site_service.file_validate.operations import apply_finding
     from site_service.file_validate.rules import Action, Policy
+    from site_service.file_validate.surveyors import surveyor_of
     from site_service.policy.operations import set_policy
     from site_service.retention import (
         dropping,
@@ -179,7 +180,7 @@ def validate(*, believed: str) -> dict[str, int]:
     buckets = _buckets() if believed == Policy.RECOVER_FROM_STORAGE else [""]
     for bucket in buckets:
         run = runs.open_run(policy=Policy(believed), started_by="model", bucket_prefix=bucket)
-        progress = runs.advance(run_id=run.id, store=store, seconds=60, grace=at_once)
+        progress = runs.advance(run_id=run.id, surveyor=surveyor_of(store), seconds=60, grace=at_once)
         assert progress is None or progress.is_complete
     done: dict[str, int] = {}
     for finding in list(validate_queries.findings(policy=believed).exclude(action=Action.NONE.value)):

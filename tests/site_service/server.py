@@ -32,6 +32,23 @@ class Answer:
     body: bytes
 
 
+def site_environment(storage: Path) -> dict[str, str]:
+    """Of a process of the site over the test database."""
+    servers = test_server_location().environment
+    url = urlsplit(servers["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
+    return {
+        **os.environ,
+        **servers,
+        "DJANGO_SETTINGS_MODULE": "site_service.settings",
+        "DATABASE_URL": url,
+        "INVENTORY_ROLE": "site",
+        "INVENTORY_NAME": "alpha",
+        "INVENTORY_SECRET_KEY": "for-tests-only-" + "x" * 40,
+        "INVENTORY_STORAGE_DIR": str(storage),
+        "INVENTORY_PUT_FREE_BYTES": "0",
+    }
+
+
 @dataclass(slots=True)
 class SiteProcess:
     """One gunicorn; `start` again after `kill` uses the same port and store."""
@@ -94,20 +111,10 @@ class SiteProcess:
             client.close()
 
     def _environment(self) -> dict[str, str]:
-        servers = test_server_location().environment
-        url = urlsplit(servers["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
         return {
-            **os.environ,
-            **servers,
-            "DJANGO_SETTINGS_MODULE": "site_service.settings",
-            "DATABASE_URL": url,
-            "INVENTORY_ROLE": "site",
-            "INVENTORY_NAME": "alpha",
+            **site_environment(self.directory / "storage"),
             "INVENTORY_BIND": f"127.0.0.1:{self.port}",
             "INVENTORY_PUBLIC_URL": self.url,
-            "INVENTORY_SECRET_KEY": "for-tests-only-" + "x" * 40,
-            "INVENTORY_STORAGE_DIR": str(self.directory / "storage"),
-            "INVENTORY_PUT_FREE_BYTES": "0",
             "INVENTORY_READ_TIMEOUT_SECONDS": "5",
             **self.environment,
         }

@@ -21,6 +21,7 @@ from datamodel.processes import wait_until
 from site_service.file_validate import runs
 from site_service.file_validate.models import ValidationFinding, ValidationRun
 from site_service.file_validate.rules import Policy
+from site_service.file_validate.surveyors import surveyor_of
 from site_service.files import put_transactions
 from site_service.storage import registry
 from site_service.storage.objectstore import ObjectStore
@@ -238,7 +239,7 @@ def nothing_differs_but_what_was_not_acknowledged(pair: Pair, ledger: Ledger) ->
 def validated(pair: Pair, grace: timedelta) -> tuple[list[ValidationFinding], ValidationRun]:
     """What a complete comparison of inventory and bucket finds."""
     run = runs.open_run(policy=Policy.INVENTORY_IS_ALWAYS_RIGHT, started_by="test")
-    progress = runs.advance(run_id=run.id, store=pair.store, seconds=60, grace=grace)
+    progress = runs.advance(run_id=run.id, surveyor=surveyor_of(pair.store), seconds=60, grace=grace)
     assert progress is not None
     assert progress.is_complete
     return list(ValidationFinding.objects.filter(state="open")), progress.run

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections import Counter
+from concurrent.futures import BrokenExecutor
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -14,13 +17,17 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodel.errors import DeletionBrakeError, InventoryError
+from datamodel.queries import row_count
 from site_service.file_validate import queries, runs
 from site_service.file_validate.models import ValidationFinding, ValidationRun
 from site_service.file_validate.operations import apply_finding, foresee
 from site_service.file_validate.rules import TAKES_AWAY, Action, Label, Policy
+from site_service.file_validate.surveyors import Surveyor, surveyor_of, surveyor_processes
 from site_service.storage.registry import get_store
 
 _AT_A_TIME = 30.0
+# For fewer it is not worth while to start processes: a second or two of a processor each.
+_MANY = 100_000
 # Beat goes on with a run for a few seconds of each half minute.
 _PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
@@ -36,6 +43,11 @@ class Command(BaseCommand):
         parser.add_argument("--bucket", default="", help="only storage buckets that begin so: up to three hex digits")
         parser.add_argument(
             "--grace", type=int, help="seconds an object may be without row (INVENTORY_VALIDATE_GRACE_SECONDS)"
+        )
+        parser.add_argument(
+            "--processes",
+            type=int,
+            help="compare so many buckets at a time (one more than there are processors, if many files)",
         )
         parser.add_argument("--apply", action="store_true", help="carry the findings out, each after a second look")
         parser.add_argument(
@@ -54,7 +66,9 @@ class Command(BaseCommand):
         policy = Policy(options["policy"])
         grace = timedelta(seconds=options["grace"]) if options["grace"] is not None else None
         try:
-            run = self._complete(policy, options["bucket"], options["by"], grace)
+            run = runs.open_run(policy=policy, started_by=options["by"], bucket_prefix=options["bucket"])
+            with _surveyor(options["processes"]) as surveyor:
+                run = self._complete(run, surveyor, grace)
             found = queries.findings(policy=policy.value, bucket_prefix=options["bucket"])
             self._report(run, found, options["show"])
             if options["apply"]:
@@ -63,15 +77,19 @@ class Command(BaseCommand):
                 self._apply(chosen, options["at_most"], options["by"], grace)
         except DeletionBrakeError as error:
             raise CommandError(error.detail) from error
+        except BrokenExecutor as error:
+            raise CommandError(
+                "A process that compared buckets was killed, perhaps for want of memory. What was compared before is kept; "
+                "try again, with fewer --processes."
+            ) from error
         except InventoryError as error:
             raise CommandError(
                 f"{error.detail} Nothing was concluded from what could not be read; try again."
             ) from error
 
-    def _complete(self, policy: Policy, bucket: str, by: str, grace: timedelta | None) -> ValidationRun:
-        run, store = runs.open_run(policy=policy, started_by=by, bucket_prefix=bucket), get_store()
+    def _complete(self, run: ValidationRun, surveyor: Surveyor, grace: timedelta | None) -> ValidationRun:
         while True:
-            progress = runs.advance(run_id=run.id, store=store, seconds=_AT_A_TIME, grace=grace)
+            progress = runs.advance(run_id=run.id, surveyor=surveyor, seconds=_AT_A_TIME, grace=grace)
             if progress is None:
                 run = self._await_other(run)
                 if run.state == ValidationRun.State.COMPLETE:
@@ -139,6 +157,13 @@ class Command(BaseCommand):
         with console.capture() as printed:
             console.print(table)
         self.stdout.write(printed.get())
+
+
+def _surveyor(processes: int | None) -> AbstractContextManager[Surveyor]:
+    if processes is None:
+        # One of them waits for the database.
+        processes = 1 + (os.cpu_count() or 1) if row_count("storage_location") >= _MANY else 1
+    return surveyor_processes(processes) if processes > 1 else nullcontext(surveyor_of(get_store()))
 
 
 def _listed(rows: list[ValidationFinding]) -> Table:

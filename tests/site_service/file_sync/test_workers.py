@@ -22,7 +22,8 @@ from site_service.storage import registry
 from site_service.storage.filesystem import FilesystemStore
 from tests.fakes import files
 from tests.site_service.file_sync.conftest import CONTENT, Federation
-from tests.site_service.file_sync.workers import PROJECT, SyncWorker, wait_for
+from tests.site_service.file_sync.workers import SyncWorker, wait_for
+from tests.site_service.server import PROJECT
 
 
 @pytest.fixture

@@ -10,15 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.db import connection
 
 from site_service.storage.filesystem import FilesystemStore
-from tests.servers import test_server_location
-
-PROJECT = Path(__file__).parents[3]
+from tests.site_service.server import PROJECT, site_environment
 
 
 @dataclass(slots=True)
@@ -62,18 +58,10 @@ class SyncWorker:
         self.process.wait(30)
 
     def environment(self) -> dict[str, str]:
-        servers = test_server_location().environment
-        url = urlsplit(servers["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
         return {
-            **os.environ,
-            **servers,
-            "DJANGO_SETTINGS_MODULE": "site_service.settings",
-            "DATABASE_URL": url,
-            "INVENTORY_ROLE": "site",
+            **site_environment(self.storage),
             "INVENTORY_NAME": settings.INVENTORY_NAME,
             "INVENTORY_PUBLIC_URL": settings.INVENTORY_PUBLIC_URL,
-            "INVENTORY_SECRET_KEY": "for-tests-only-" + "x" * 40,
-            "INVENTORY_STORAGE_DIR": str(self.storage),
             "INVENTORY_SYNC_FREE_BYTES": "0",
         }
 

@@ -19,6 +19,7 @@ from site_service.file_validate import runs
 from site_service.file_validate.models import ValidationFinding, ValidationRun
 from site_service.file_validate.operations import Applied, apply_finding
 from site_service.file_validate.rules import Policy
+from site_service.file_validate.surveyors import surveyor_of
 from site_service.files.operations import record_object
 from site_service.storage.contract import ArtifactStore, ContentFacts, StoredObject
 
@@ -60,7 +61,7 @@ class Site:
     ) -> ValidationRun:
         """A complete run."""
         run = runs.open_run(policy=policy, started_by="test")
-        progress = runs.advance(run_id=run.id, store=store or self.store, seconds=60, grace=grace)
+        progress = runs.advance(run_id=run.id, surveyor=surveyor_of(store or self.store), seconds=60, grace=grace)
         assert progress is not None
         assert progress.is_complete
         return progress.run

@@ -14,6 +14,7 @@ from datamodel.models import StorageLocation
 from datamodel.rows import database_now
 from site_service.file_validate import runs
 from site_service.file_validate.models import QuarantinedObject, ValidationFinding, ValidationRun
+from site_service.file_validate.surveyors import surveyor_of
 from site_service.management.commands import validate_files
 from site_service.storage.registry import get_store
 from tests.site_service.file_validate.conftest import INVENTORY, Site
@@ -98,7 +99,7 @@ def test_a_run_that_another_process_ends_is_reported(place: Site, monkeypatch: p
 
     def end(_: float) -> None:
         runs.take_over(policy=INVENTORY, since=run.started_at)
-        runs.advance(run_id=run.id, store=get_store(), seconds=60)
+        runs.advance(run_id=run.id, surveyor=surveyor_of(get_store()), seconds=60)
 
     monkeypatch.setattr(time, "sleep", end)
     assert "1 stored artifacts, 1 objects" in manage("validate_files")

@@ -28,6 +28,7 @@ from site_service.file_validate.merge import Placed
 from site_service.file_validate.models import QuarantinedObject, ValidationFinding, ValidationRun
 from site_service.file_validate.rules import Policy
 from site_service.file_validate.survey import survey_bucket
+from site_service.file_validate.surveyors import surveyor_of
 from site_service.scrub.operations import take_out
 from site_service.scrub.reading import Verdict
 from site_service.scrub.rules import Finding
@@ -197,7 +198,7 @@ def test_a_listing_without_proof_concludes_nothing_and_the_run_keeps_its_place(
     broken: ArtifactStore = fault(place.store, 0)
     with pytest.raises(StorageUnavailableError):
         for _ in range(300):
-            runs.advance(run_id=run.id, store=broken, seconds=60, grace=NOW)
+            runs.advance(run_id=run.id, surveyor=surveyor_of(broken), seconds=60, grace=NOW)
     run.refresh_from_db()
     assert run.state == "running"
     assert run.next_bucket == ("00" if fault is CutListing else min(one.storage_bucket[:2] for one in stored))
@@ -218,7 +219,7 @@ def test_an_inventory_listing_that_was_cut_condemns_no_object(place: Site) -> No
         return islice(queries.placed_artifacts(bucket), 0)
 
     with pytest.raises(DatabaseUnavailableError):
-        runs.advance(run_id=run.id, store=place.store, seconds=60, grace=NOW, rows=cut)
+        runs.advance(run_id=run.id, surveyor=surveyor_of(place.store, rows=cut), seconds=60, grace=NOW)
     assert not ValidationFinding.objects.exists()
 
 
@@ -227,11 +228,11 @@ def test_an_unmounted_disk_is_an_error_and_not_an_empty_store(place: Site) -> No
     (place.root / "objects").rename(place.root / "elsewhere")
     run = runs.open_run(policy=INVENTORY, started_by="test")
     with pytest.raises(StorageUnavailableError):
-        runs.advance(run_id=run.id, store=place.store, seconds=60, grace=NOW)
+        runs.advance(run_id=run.id, surveyor=surveyor_of(place.store), seconds=60, grace=NOW)
     (place.root / "objects").mkdir()
     (place.root / "store.json").unlink()
     with pytest.raises(StorageUnavailableError):
-        runs.advance(run_id=run.id, store=place.store, seconds=60, grace=NOW)
+        runs.advance(run_id=run.id, surveyor=surveyor_of(place.store), seconds=60, grace=NOW)
     assert not ValidationFinding.objects.exists()
 
 
@@ -242,7 +243,7 @@ def test_a_run_goes_on_where_it_stopped_and_counts_nothing_twice(place: Site) ->
     run = runs.open_run(policy=INVENTORY, started_by="test")
     steps = 0
     while True:
-        progress = runs.advance(run_id=run.id, store=place.store, seconds=0, grace=NOW)
+        progress = runs.advance(run_id=run.id, surveyor=surveyor_of(place.store), seconds=0, grace=NOW)
         assert progress is not None
         steps += progress.buckets
         if progress.is_complete:
@@ -252,14 +253,14 @@ def test_a_run_goes_on_where_it_stopped_and_counts_nothing_twice(place: Site) ->
     assert progress.run.objects_seen == 31
     assert progress.run.counts == {"valid": 30, "no-matching-artifact": 1}
     assert [one for _, _, one in place.found()] == [orphan.storage_id]
-    assert runs.advance(run_id=run.id, store=place.store, seconds=0) is None
+    assert runs.advance(run_id=run.id, surveyor=surveyor_of(place.store), seconds=0) is None
 
 
 def test_a_run_of_one_prefix_looks_at_nothing_else(place: Site) -> None:
     orphans = [place.write(f"cadc:TEST/{number}") for number in range(12)]
     prefix = orphans[0].storage_bucket[:1]
     run = runs.open_run(policy=INVENTORY, started_by="test", bucket_prefix=prefix)
-    runs.advance(run_id=run.id, store=place.store, seconds=60, grace=NOW)
+    runs.advance(run_id=run.id, surveyor=surveyor_of(place.store), seconds=60, grace=NOW)
     expected = sorted(one.storage_id for one in orphans if one.storage_id.startswith(prefix))
     assert [storage_id for _, _, storage_id in place.found()] == expected
     assert runs.buckets_of("abc", 3) == ["abc"]
@@ -273,9 +274,9 @@ def test_two_processes_do_not_work_on_one_run_and_a_dead_ones_lease_expires(plac
     run = runs.open_run(policy=INVENTORY, started_by="test")
     assert runs.open_run(policy=INVENTORY, started_by="other").id == run.id
     ValidationRun.objects.update(lease_holder=uuid.uuid4(), lease_until="2100-01-01T00:00:00Z")
-    assert runs.advance(run_id=run.id, store=place.store, seconds=60) is None
+    assert runs.advance(run_id=run.id, surveyor=surveyor_of(place.store), seconds=60) is None
     ValidationRun.objects.update(lease_until="2000-01-01T00:00:00Z")
-    progress = runs.advance(run_id=run.id, store=place.store, seconds=60)
+    progress = runs.advance(run_id=run.id, surveyor=surveyor_of(place.store), seconds=60)
     assert progress is not None
     assert progress.is_complete
 
@@ -319,7 +320,7 @@ def test_a_run_that_died_at_any_point_ends_with_the_same_report(place: Site, num
     run = runs.open_run(policy=INVENTORY, started_by="test")
     dying: ArtifactStore = DyingStore(place.store, number)  # type: ignore[assignment]  # enough of one
     with pytest.raises(Crash):
-        runs.advance(run_id=run.id, store=dying, seconds=60, grace=NOW)
+        runs.advance(run_id=run.id, surveyor=surveyor_of(dying), seconds=60, grace=NOW)
     connection.close()
     done = place.run()
     assert done.id == run.id
