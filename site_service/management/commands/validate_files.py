@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodel.errors import DeletionBrakeError, InventoryError
+from datamodel.memory import machine_bytes
 from datamodel.queries import row_count
 from site_service.file_validate import queries, runs
 from site_service.file_validate.models import ValidationFinding, ValidationRun
@@ -28,6 +29,8 @@ from site_service.storage.registry import get_store
 _AT_A_TIME = 30.0
 # For fewer it is not worth while to start processes: a second or two of a processor each.
 _MANY = 100_000
+_MEMORY = 256 * 1024 * 1024
+_MOST = 8
 # Beat goes on with a run for a few seconds of each half minute.
 _PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
@@ -47,7 +50,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--processes",
             type=int,
-            help="compare so many buckets at a time (one more than there are processors, if many files)",
+            help="so many compare buckets (of many files one more than there are processors, at most 8)",
         )
         parser.add_argument("--apply", action="store_true", help="carry the findings out, each after a second look")
         parser.add_argument(
@@ -160,10 +163,16 @@ class Command(BaseCommand):
 
 
 def _surveyor(processes: int | None) -> AbstractContextManager[Surveyor]:
-    if processes is None:
-        # One of them waits for the database.
-        processes = 1 + (os.cpu_count() or 1) if row_count("storage_location") >= _MANY else 1
-    return surveyor_processes(processes) if processes > 1 else nullcontext(surveyor_of(get_store()))
+    number = processes if processes is not None else _usual_processes()
+    return surveyor_processes(number) if number > 1 else nullcontext(surveyor_of(get_store()))
+
+
+def _usual_processes() -> int:
+    """By how many files there are, and by the processors and the memory of the machine or container."""
+    if row_count("storage_location") < _MANY:
+        return 1
+    # One of them waits for the database.
+    return max(1, min(1 + (os.cpu_count() or 1), machine_bytes() // _MEMORY, _MOST))
 
 
 def _listed(rows: list[ValidationFinding]) -> Table:

@@ -74,6 +74,20 @@ def test_many_files_are_compared_by_processes_without_being_told(place: Site, mo
     assert "1 stored artifacts, 1 objects" in validate()
 
 
+@pytest.mark.parametrize(
+    ("files", "processors", "memory", "processes"),
+    [(0, 64, 64, 1), (1, 1, 64, 2), (1, 4, 64, 5), (1, 64, 64, 8), (1, 64, 3, 3), (1, 64, 0, 1)],
+)
+def test_there_are_as_many_as_the_machine_bears(
+    place: Site, monkeypatch: pytest.MonkeyPatch, files: int, processors: int, memory: int, processes: int
+) -> None:
+    del place
+    monkeypatch.setattr(validate_files, "row_count", lambda _: files * 100_000)
+    monkeypatch.setattr(validate_files, "machine_bytes", lambda: memory * 2**28)
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    assert validate_files._usual_processes() == processes
+
+
 def test_a_store_that_does_not_answer_them_ends_the_command_and_the_run_keeps_its_place(place: Site) -> None:
     stored = [place.put(f"cadc:TEST/{number}")[1] for number in range(20)]
     blocked = max(stored, key=lambda one: one.storage_bucket)
