@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+from functools import cache
 from pathlib import Path
 
 _M_ARENA_MAX = -8
@@ -28,10 +29,16 @@ def machine_bytes() -> int:
 def share_arenas() -> None:
     """What one thread has given back is of use to the others, too; glibc would keep it in up to eight places for each core."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+        _library().mallopt(_M_ARENA_MAX, 2)
 
 
 def give_back() -> None:
     """To the system, what is free: after work that needed much, in a process that lives for long. Takes some milliseconds."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        _library().malloc_trim(0)
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """Once: each leaves garbage."""
+    return ctypes.CDLL(None)

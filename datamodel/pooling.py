@@ -7,6 +7,8 @@ import time
 from typing import Any
 
 from psycopg import Connection, Cursor, OperationalError
+from psycopg._preparing import Prepare, PrepareManager
+from psycopg._queries import PostgresClientQuery, PostgresQuery
 from psycopg.abc import Params, Query
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
@@ -17,6 +19,18 @@ _ASK_SECONDS = 10.0
 _LOOK_SECONDS = 0.02
 # A cursor keeps what it found last.
 _MOST_ROWS_KEPT = 100
+_LONGEST_COUNTED = 4096
+
+
+class _Prepared(PrepareManager):
+    """psycopg counts each text, to prepare what comes often; also those of Django's cursors, which have their values in them and are
+    never prepared. It keeps the last hundred of a connection: of statements with thousands of ids, megabytes.
+    """
+
+    def maybe_add_to_cache(self, query: PostgresQuery, prep: Prepare, name: bytes) -> Any:
+        if isinstance(query, PostgresClientQuery) and len(query.query) > _LONGEST_COUNTED:
+            return None
+        return super().maybe_add_to_cache(query, prep, name)
 
 
 class PooledConnection(Connection[Any]):
@@ -28,6 +42,10 @@ class PooledConnection(Connection[Any]):
     _asked_at = float("-inf")
     _looked_at = float("-inf")
     _repeating: Cursor[Any] | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._prepared = _Prepared()
 
     def rows(self, query: str, params: Params) -> list[tuple[Any, ...]]:
         """All rows of what is asked again and again: one cursor is kept with all that it knows of types, and values come in binary."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 
 import psycopg
 import pytest
+from psycopg import ClientCursor
 from psycopg_pool import ConnectionPool
 
 from datamodel import pooling
@@ -103,3 +105,19 @@ def test_what_is_asked_again_uses_the_same_cursor_unless_it_found_much(pool: Poo
         assert connection._kept() is kept
         assert len(connection.rows(statement, [identity, 1000])) == 1000
         assert connection._kept() is not kept
+
+
+def test_a_connection_remembers_no_long_texts_with_their_values(pool: Pool) -> None:
+    with pool.connection() as connection, ClientCursor(connection) as cursor:
+        cursor.execute("SELECT 1")
+        tracemalloc.start()
+        for number in range(50):
+            cursor.execute("SELECT length(%s)", [f"{number}{'x' * 100_000}"])
+            cursor.fetchall()
+        kept = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        for _ in range(10):
+            connection.execute("SELECT 42", prepare=None)
+        prepared = connection.execute("SELECT statement FROM pg_prepared_statements").fetchall()
+    assert kept < 1_000_000
+    assert prepared == [("SELECT 42",)]
