@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from django.conf import settings
 from django.db import DatabaseError, connection
 
-from datamodel import brake, memory
+from datamodel import brake
 from datamodel.errors import (
     CursorGoneError,
     HistoryGoneError,
@@ -41,8 +41,6 @@ logger = logging.getLogger(__name__)
 TURN_SECONDS = 60.0
 # What every server of this protocol grants.
 _MOST_ROWS = 100_000
-# Pages of rows leave the heap full of holes; to tell the C library takes some milliseconds.
-_PAGES_TO_GIVE_BACK = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +151,6 @@ class _Turn:
         self._is_news = False
         # What a turn of the listener cannot do at once it leaves to another.
         self._is_heard = False
-        self._pages = 0
 
     def run(self) -> Harvested:
         """Passes until the remote has no news; news that arrive meanwhile are in the next pass."""
@@ -332,9 +329,6 @@ class _Turn:
     def _apply(self, page: Page, selector: str = "") -> None:
         applied = operations.apply_batch(lease=self._lease, page=page, selector=selector, passed=self._passed)
         self._passed, self._states = [], {}
-        self._pages += 1
-        if self._pages % _PAGES_TO_GIVE_BACK == 0:
-            memory.give_back()
         self._is_news = applied.changed > 0
         self._found = replace(
             self._found,

@@ -13,7 +13,7 @@ import pytest
 from django.db import OperationalError, connection
 from pytest_django.fixtures import Settings
 
-from datamodel import memory, rows, rules, sealing
+from datamodel import rows, rules, sealing
 from datamodel.alarms.models import Alarm
 from datamodel.audit.models import AuditEntry
 from datamodel.errors import CursorGoneError, InventoryError, RaceLostError, RemoteProtocolError, RemoteUnavailableError
@@ -132,19 +132,6 @@ def test_repeating_every_page_changes_nothing(peer: FakeInventory, settings: Set
     rewind()
     harvest()
     assert everything() == before
-
-
-def test_memory_goes_back_to_the_system_in_the_middle_of_a_long_turn(
-    peer: FakeInventory, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings.INVENTORY_HARVEST_BATCH = 2
-    held: list[int] = []
-    monkeypatch.setattr(memory, "give_back", lambda: held.append(Artifact.objects.count()))
-    for number in range(40):
-        peer.add_artifact(artifact_row(f"cadc:TEST/{number}"))
-    harvest()
-    assert len(held) >= 2
-    assert max(held) < 40
 
 
 def test_newer_metadata_are_taken_and_stamped_with_our_time(peer: FakeInventory) -> None:
