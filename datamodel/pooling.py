@@ -19,6 +19,7 @@ _ASK_SECONDS = 10.0
 _LOOK_SECONDS = 0.02
 # A cursor keeps what it found last.
 _MOST_ROWS_KEPT = 100
+# Bytes of a text with its values: what comes often is short.
 _LONGEST_COUNTED = 4096
 
 
