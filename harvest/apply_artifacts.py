@@ -32,6 +32,7 @@ from datamodel.rows import (
     retire_artifacts,
 )
 from datamodel.rules import ArtifactRow, Located, meta_checksum_of
+from harvest.echo import note_page
 from harvest.rules import Known, Selection, Verdict, outlives, verdict_at_global, verdict_at_site
 from harvest.staging import set_aside
 from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS
@@ -113,6 +114,7 @@ def _insert_page(rows: int, site_id: uuid.UUID, role: _Role) -> bool:
             if _execute(_INSERT_NEW.format(stamp=role.stamp_new)) < rows:
                 raise IntegrityError("some are deleted")
             _execute(_INSERT_LOCATIONS, [site_id])
+            note_page(site_id)
     except IntegrityError:
         return False
     return True

@@ -100,9 +100,13 @@ def fetch_page(remote: Remote, query: PageQuery, *, heartbeat: Callable[[], None
         response.close()
 
 
-def fetch_news(remote: Remote, *, epoch: str, after: int, wait: int = 0) -> RemoteNews:
-    """Whether there are rows at or after transaction `after`, waiting up to `wait` seconds. Raises like `fetch_page`."""
-    query = urlencode({"epoch": epoch, "after": after, "wait": wait})
+def fetch_news(remote: Remote, *, epoch: str, after: int, wait: int = 0, sender: uuid.UUID | None = None) -> RemoteNews:
+    """Whether there are rows at or after transaction `after`, waiting up to `wait` seconds. Raises like `fetch_page`.
+
+    Artifacts that the remote has from the site `sender` as they are, are none.
+    """
+    fields = {"epoch": epoch, "after": after, "wait": wait} | ({"sender": sender} if sender is not None else {})
+    query = urlencode(fields)
     answer = _get_json(remote, f"/harvest/news?{query}", extra_seconds=wait)
     try:
         streams = frozenset(map(str, answer["streams"])) if "streams" in answer else None

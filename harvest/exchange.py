@@ -25,7 +25,7 @@ from datamodel.errors import (
     RemoteProtocolError,
 )
 from datamodel.logs import unit_of_work
-from datamodel.models import HarvestState, InventoryIdentity
+from datamodel.models import HarvestState
 from datamodel.positions import Cursor
 from datamodel.uris import Namespace
 from harvest import client, operations, queries
@@ -315,10 +315,10 @@ class _Turn:
             namespaces = queries.namespaces_of(settings.INVENTORY_NAMESPACES) if stream.has_uri else ()
         elif stream is ARTIFACTS:
             namespaces = queries.namespaces_of([selector] if selector else state.covers)
-            # The id of a site is that of its inventory.
-            holder = None if selector else InventoryIdentity.objects.get(id=1).inventory_id
+            # A past that is read anew is read whole.
+            holder = None if selector else queries.own_site_id()
         limit = min(settings.INVENTORY_HARVEST_BATCH, _MOST_ROWS)
-        return PageQuery(stream, queries.cursor_of(state), limit, namespaces, holder)
+        return PageQuery(stream, queries.cursor_of(state), limit, namespaces, holder, sender=holder)
 
     def _state(self, stream: Stream, selector: str) -> HarvestState:
         known = self._states.get((stream.name, selector))

@@ -28,6 +28,7 @@ from datamodel.positions import (
 from datamodel.prepared import prepared_cursor
 from datamodel.reach import EVERYWHERE, Reach
 from datamodel.uris import Namespace, prefix_upper_bound
+from harvest.echo import IS_NO_ECHO, has_only_echoes
 from harvest.expiry import EVENT_TABLES
 from harvest.pages import new_rows
 from harvest.streams import (
@@ -71,6 +72,8 @@ class PageRequest:
     limit: int
     namespaces: tuple[Namespace, ...] = ()
     holder: uuid.UUID | None = None
+    # A site that needs no echo of its own rows.
+    sender: uuid.UUID | None = None
     stored_only: bool = False
     # Just these rows, final or not.
     ids: tuple[uuid.UUID, ...] | None = None
@@ -79,7 +82,8 @@ class PageRequest:
 
     @property
     def is_filtered(self) -> bool:
-        return bool(self.namespaces) or self.holder is not None or self.stored_only or self.is_limited
+        wants = bool(self.namespaces) or self.holder is not None
+        return wants or self.sender is not None or self.stored_only or self.is_limited
 
     @property
     def is_bounded(self) -> bool:
@@ -215,8 +219,8 @@ class News:
     is_pending: bool
 
 
-def read_news(epoch: str, after: int) -> News:
-    """Ten index probes. An empty epoch is not compared. Raises `CursorGoneError`."""
+def read_news(epoch: str, after: int, *, sender: uuid.UUID | None = None) -> News:
+    """Ten index probes, and some rows if a sender needs no echo. An empty epoch is not compared. Raises `CursorGoneError`."""
     head, is_pending = _read_moment()
     if epoch and (epoch != head.identity.epoch or after > head.horizon):
         raise CursorGoneError("the position is of another epoch or above the horizon; start again without one")
@@ -227,6 +231,8 @@ def read_news(epoch: str, after: int) -> News:
         for stream in STREAMS.values()
         if head.newest[stream.table] >= max(after, 1) or (is_behind and stream.table in EVENT_TABLES)
     )
+    if sender is not None and ARTIFACTS.name in found and has_only_echoes(sender, after, head.horizon):
+        found = tuple(name for name in found if name != ARTIFACTS.name)
     return News(head, found, is_pending)
 
 
@@ -322,6 +328,9 @@ def _select(request: PageRequest, head: Head, start: Cursor, *, as_json: bool) -
         conditions = ["TRUE"]
     if request.stored_only and stream is ARTIFACTS:
         conditions.append("EXISTS (SELECT FROM storage_location l WHERE l.artifact_id = t.id)")
+    if request.sender is not None:
+        conditions.append(IS_NO_ECHO)
+        parameters |= {"sender": request.sender, "first": start.txid}
     if request.is_limited:
         lows, highs = [list(ends) for ends in zip(*request.reach.ranges, strict=True)]
         parameters |= {"lows": lows, "highs": highs}

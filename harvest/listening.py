@@ -103,11 +103,13 @@ class RemoteListener:
                 connection.close()
 
     def _listen_once(self) -> None:
-        progress = queries.progress(self._remote_id)
+        progress, sender = queries.progress(self._remote_id), queries.own_site_id()
         # A request that waits for half a minute needs no connection.
         connection.close()
         try:
-            found = client.fetch_news(self._remote, epoch=progress.epoch, after=progress.after, wait=WAIT_SECONDS)
+            found = client.fetch_news(
+                self._remote, epoch=progress.epoch, after=progress.after, wait=WAIT_SECONDS, sender=sender
+            )
         except CursorGoneError:
             found = None
         if found is not None and not found.has_rows:

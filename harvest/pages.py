@@ -35,6 +35,7 @@ class PageQuery:
     limit: int
     namespaces: tuple[Namespace, ...] = ()
     holder: uuid.UUID | None = None
+    sender: uuid.UUID | None = None
 
     @property
     def text(self) -> str:
@@ -44,6 +45,8 @@ class PageQuery:
             fields.append(("cursor", str(self.cursor)))
         if self.holder is not None:
             fields.append(("holder", str(self.holder)))
+        if self.sender is not None:
+            fields.append(("sender", str(self.sender)))
         names = [namespace.value for namespace in self.namespaces]
         schemes = sorted({name.partition(":")[0] + ":" for name in names})
         for choice in (names, schemes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from datamodel.models import HarvestState, RemoteInventory
-from datamodel.positions import Cursor
+from datamodel.positions import Cursor, cached_identity
 from datamodel.uris import Namespace
 from harvest.rules import Selection
 from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS, STREAMS, Stream
@@ -51,6 +52,11 @@ def harvested_streams() -> tuple[Stream, ...]:
 def harvested_remotes() -> list[RemoteInventory]:
     """The enabled remotes of the role that we harvest."""
     return list(RemoteInventory.objects.filter(enabled=True, role=harvested_role()).order_by("name"))
+
+
+def own_site_id() -> uuid.UUID | None:
+    """As which site this inventory asks a global: its id is that of its inventory. None at a global."""
+    return None if settings.INVENTORY_ROLE == "global" else cached_identity.get().inventory_id
 
 
 def is_due(remote: RemoteInventory, now: datetime) -> bool:

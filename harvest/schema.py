@@ -44,6 +44,11 @@ _HOLDER = _parameter(
     "At a global: also the artifacts that this site holds, and the winners over its own.",
     {"type": "string", "format": "uuid"},
 )
+_SENDER = _parameter(
+    "sender",
+    "At a global: without artifacts that it has from this site exactly as they were served there.",
+    {"type": "string", "format": "uuid"},
+)
 
 
 def _stream_path(name: str) -> dict[str, Any]:
@@ -51,7 +56,7 @@ def _stream_path(name: str) -> dict[str, Any]:
     if STREAMS[name].has_uri:
         parameters.append(_NAMESPACE)
     if name == "artifacts":
-        parameters.append(_HOLDER)
+        parameters += [_HOLDER, _SENDER]
     columns = ", ".join(STREAMS[name].wire_names)
     content = {
         "text/tab-separated-values": {"schema": {"type": "string"}},
@@ -169,6 +174,7 @@ PATHS: dict[str, dict[str, Any]] = {
                     "after", "Rows at or after this transaction are news.", {"type": "integer", "format": "int64"}
                 ),
                 _parameter("wait", "Seconds to wait for news.", {"type": "integer", "minimum": 0, "maximum": 30}),
+                _SENDER,
             ],
             "responses": _responses(
                 {"application/json": {"schema": {"$ref": "#/components/schemas/HarvestNews"}}}, "As of now."

@@ -15,7 +15,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from datamodel import keys, memory
 from datamodel.errors import InventoryError
 from datamodel.logs import unit_of_work
-from harvest import exchange, expiry, queries, trusted
+from harvest import echo, exchange, expiry, queries, trusted
 from harvest.exchange import Harvested, Heard
 
 logger = logging.getLogger(__name__)
@@ -68,8 +68,9 @@ def harvest_heard(name: str, heard: Heard) -> Harvested:
 
 @shared_task(name="harvest.tasks.expire_events", soft_time_limit=300)
 def expire_events() -> None:
-    """Events that are old and that every peer has passed go."""
+    """Events that are old and that every peer has passed go, and notes of pages that their sites have passed."""
     expiry.expire_events()
+    echo.prune()
 
 
 @shared_task(name="harvest.tasks.rotate_keys")

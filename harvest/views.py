@@ -60,7 +60,7 @@ def stream_page(request: HttpRequest, stream: str) -> HttpResponseBase:
 def wait_for_news(request: HttpRequest) -> HttpResponse:
     """Answers as soon as a stream has rows at or after a transaction, or when the wait is over; how far the peer is, is noted."""
     caller = caller_of(request)
-    epoch, after = request.GET.get("epoch", ""), _number(request, "after", 0)
+    epoch, after, sender = request.GET.get("epoch", ""), _number(request, "after", 0), _site(request, "sender")
     readers.record_reader(
         caller=caller.name,
         inventory_id=_reader(request, caller),
@@ -72,7 +72,7 @@ def wait_for_news(request: HttpRequest) -> HttpResponse:
     wait = min(float(_number(request, "wait", 0)), MAX_WAIT_SECONDS)
     is_admitted = wait > 0 and _long_polls.acquire()
     try:
-        found = _wait(epoch, after, wait if is_admitted else 0.0)
+        found = _wait(epoch, after, wait if is_admitted else 0.0, sender)
     finally:
         if is_admitted:
             _long_polls.release()
@@ -112,13 +112,13 @@ class _LongPolls:
 _long_polls = _LongPolls()
 
 
-def _wait(epoch: str, after: int, wait: float) -> News:
+def _wait(epoch: str, after: int, wait: float, sender: uuid.UUID | None) -> News:
     """Woken by the doorbell. Rows that are committed but not yet final ring no second time: they are looked at again soon."""
     deadline = time.monotonic() + wait
     pause = _FIRST_PAUSE_SECONDS
     while True:
         seen = news.count() if wait else 0
-        found = feed.read_news(epoch, after)
+        found = feed.read_news(epoch, after, sender=sender)
         connection.close()
         left = deadline - time.monotonic()
         if found.streams or left <= 0 or news.is_closing:
@@ -162,22 +162,23 @@ def _page_request(request: HttpRequest, stream: str) -> PageRequest:
         cursor=Cursor.parse(cursor) if cursor else None,
         limit=limit,
         namespaces=tuple(namespaces),
-        holder=_holder(request, stream),
+        holder=_site(request, "holder", stream),
+        sender=_site(request, "sender", stream),
         stored_only=settings.INVENTORY_ROLE == "site",
         reach=reach(caller_of(request), Grant.HARVEST),
     )
 
 
-def _holder(request: HttpRequest, stream: str) -> uuid.UUID | None:
-    text = request.GET.get("holder")
+def _site(request: HttpRequest, name: str, stream: str = ARTIFACTS.name) -> uuid.UUID | None:
+    text = request.GET.get(name)
     if text is None:
         return None
     if settings.INVENTORY_ROLE != "global" or STREAMS[stream] is not ARTIFACTS:
-        raise InvalidRequestError("holder is understood by the artifacts stream of a global inventory only")
+        raise InvalidRequestError(f"{name} is understood by the artifacts stream of a global inventory only")
     try:
         return uuid.UUID(text)
     except ValueError:
-        raise InvalidRequestError(f"holder must be the id of a site; it is {text!r}") from None
+        raise InvalidRequestError(f"{name} must be the id of a site; it is {text!r}") from None
 
 
 def _number(request: HttpRequest, name: str, default: int) -> int:

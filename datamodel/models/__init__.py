@@ -4,7 +4,14 @@ from datamodel.models.access import NamespaceGrant, RoleAssignment
 from datamodel.models.artifact import Artifact, ObsoleteStorageLocation, RetiredArtifact, StorageLocation
 from datamodel.models.deletion import BrakeRule, DeletionBrake
 from datamodel.models.events import DeletedArtifactEvent, DeletedStorageLocationEvent, StorageLocationEvent
-from datamodel.models.harvest import FeedReader, HarvestConflict, HarvestRejection, HarvestState, RemoteInventory
+from datamodel.models.harvest import (
+    FeedReader,
+    HarvestConflict,
+    HarvestedPage,
+    HarvestRejection,
+    HarvestState,
+    RemoteInventory,
+)
 from datamodel.models.keys import ApiToken, PairingInvitation, PreauthKeyPair, TrustedKey
 from datamodel.models.restoration import Restoration
 from datamodel.models.site import InventoryIdentity, SiteLocation, StorageSite
@@ -20,6 +27,7 @@ __all__ = [
     "HarvestConflict",
     "HarvestRejection",
     "HarvestState",
+    "HarvestedPage",
     "InventoryIdentity",
     "NamespaceGrant",
     "ObsoleteStorageLocation",

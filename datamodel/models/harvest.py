@@ -114,6 +114,22 @@ class FeedReader(models.Model):
         return f"{self.caller} {self.inventory_id}"
 
 
+class HarvestedPage(models.Model):
+    """At a global: the artifacts that transaction `txid` of this epoch has stamped are as this site served them."""
+
+    id = models.BigAutoField(primary_key=True)
+    txid = models.BigIntegerField()
+    epoch = models.UUIDField()
+    site_id = models.UUIDField()
+
+    class Meta:
+        db_table = "harvested_page"
+        constraints = (models.UniqueConstraint(fields=["txid", "epoch"], name="harvested_page_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.txid} {self.site_id}"
+
+
 class HarvestConflict(models.Model):
     """Two artifacts claimed one uri; the loser was recorded as deleted. Listed until an operator has seen it."""
 

@@ -340,9 +340,9 @@ def test_a_look_for_what_is_soon_final_comes_soon_after_each_doorbell(monkeypatc
     connection.close()
     monkeypatch.setattr(notify.news, "wait", wait)
     monkeypatch.setattr(
-        feed, "read_news", lambda *_: feed.News(head, ("artifacts",) if len(waits) == 7 else (), is_pending=True)
+        feed, "read_news", lambda *_, **__: feed.News(head, ("artifacts",) if len(waits) == 7 else (), is_pending=True)
     )
-    assert views._wait("", 1, 20.0).streams == ("artifacts",)
+    assert views._wait("", 1, 20.0, None).streams == ("artifacts",)
     first = views._FIRST_PAUSE_SECONDS
     assert waits == [first, first, first, first, 2 * first, 4 * first, first]
 
