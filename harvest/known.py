@@ -1,6 +1,6 @@
-"""Pages that say nothing new: a site's own rows that come back from a global, a stream that is read again from its start.
+"""Pages that say nothing new: a stream that is read again from its start, rows of a site that come back to it all the same (`echo.py`).
 
-Most rows of a federation are such, so they are told by a look at four cells of each, before anything is proven or staged.
+They are told by a look at four cells of each row, before anything is proven or staged.
 """
 
 from __future__ import annotations
