@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 
 from datamodel import queries, rules as model_rules
 from datamodel.alarms.operations import raise_alarm
@@ -32,6 +32,7 @@ from datamodel.rows import (
     retire_artifacts,
 )
 from datamodel.rules import ArtifactRow, Located, meta_checksum_of
+from harvest.echo import note_page
 from harvest.rules import Known, Selection, Verdict, outlives, verdict_at_global, verdict_at_site
 from harvest.staging import set_aside
 from harvest.streams import ARTIFACTS, DELETED_ARTIFACTS
@@ -56,12 +57,12 @@ _INSERT_NEW = """
     INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, content_type,
         content_encoding, last_modified, meta_checksum, content_sha256, meta_modified_at, txid)
     SELECT h.id, h.uri, h.uri_bucket, h.content_checksum, h.content_last_modified, h.content_length, h.content_type,
-        h.content_encoding, h.last_modified, h.meta_checksum, h.content_sha256, h.meta_modified_at, 0
+        h.content_encoding, {stamp}, h.meta_checksum, h.content_sha256, h.meta_modified_at, 0
     FROM harvested h WHERE NOT EXISTS (SELECT FROM deleted_artifact_event t WHERE t.id = h.id)
 """
-_INSERT_LOCATIONS = """
-    INSERT INTO site_location (artifact_id, site_id) SELECT h.id, %s FROM harvested h ON CONFLICT DO NOTHING
-"""
+_INSERT_LOCATIONS = "INSERT INTO site_location (artifact_id, site_id) SELECT h.id, %s FROM harvested h"
+# Where a page is not all new, most of its rows are known: a few tell.
+_KNOWN_SAMPLE = "SELECT FROM (SELECT id FROM harvested LIMIT 100) h JOIN artifact a ON a.id = h.id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class _Role:
     """How the two roles differ: whose clock stamps a row, and who is told of a collision."""
 
     remote_id: int
+    stamp_new: str
     stamp_changed: str
     site_id: uuid.UUID | None
     verdict: Callable[[ArtifactRow, Known], Verdict]
@@ -77,9 +79,12 @@ class _Role:
 def apply_artifacts_at_global(*, remote_id: int, site_id: uuid.UUID) -> int:
     """Rows of a site's artifact stream: everything that the site stores."""
     later = "greatest(inventory_now(), a.last_modified + interval '1 ms')"
-    role = _Role(remote_id, later, site_id, verdict_at_global)
+    role = _Role(remote_id, "inventory_now()", later, site_id, verdict_at_global)
+    rows, is_some_known = _look()
+    if not is_some_known and _insert_page(rows, site_id, role):
+        return 2 * rows
     changed = _prepare(remote_id, role) + _merge(role, _renew_ours)
-    return changed + _execute(_INSERT_LOCATIONS, [site_id])
+    return changed + _execute(f"{_INSERT_LOCATIONS} ON CONFLICT DO NOTHING", [site_id])
 
 
 def apply_artifacts_at_site(*, remote_id: int, selection: Selection) -> int:
@@ -88,10 +93,31 @@ def apply_artifacts_at_site(*, remote_id: int, selection: Selection) -> int:
     def verdict(incoming: ArtifactRow, known: Known) -> Verdict:
         return verdict_at_site(incoming, known, is_kept=selection.is_wanted(incoming.uri))
 
-    role = _Role(remote_id, "h.last_modified", None, verdict)
+    role = _Role(remote_id, "h.last_modified", "h.last_modified", None, verdict)
     changed = _prepare(remote_id, role)
     _leave_unwanted(selection)
     return changed + _merge(role) + _attach_retained()
+
+
+def _look() -> tuple[int, bool]:
+    """How many rows there are, and whether some are known here."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*), EXISTS ({_KNOWN_SAMPLE}) FROM harvested")
+        found: tuple[int, bool] = cursor.fetchone()
+    return found
+
+
+def _insert_page(rows: int, site_id: uuid.UUID, role: _Role) -> bool:
+    """A page of which nothing is known here goes in as it is, each index looked at once; else nothing is done."""
+    try:
+        with transaction.atomic():
+            if _execute(_INSERT_NEW.format(stamp=role.stamp_new)) < rows:
+                raise IntegrityError("some are deleted")
+            _execute(_INSERT_LOCATIONS, [site_id])
+            note_page(site_id)
+    except IntegrityError:
+        return False
+    return True
 
 
 def _renew_ours() -> int:
@@ -154,7 +180,7 @@ def _prepare(remote_id: int, role: _Role) -> int:
 
 def _merge(role: _Role, renew_ours: Callable[[], int] = lambda: 0) -> int:
     """New rows; if not all were, newer metadata and a missing SHA-256. A row equal to ours changes nothing."""
-    added = _insert_new()
+    added = _insert_new(role)
     return added if added == _count("SELECT FROM harvested") else added + renew_ours() + _update_known(role)
 
 
@@ -173,8 +199,9 @@ def _update_known(role: _Role) -> int:
     )
 
 
-def _insert_new() -> int:
-    return _execute(f"{_INSERT_NEW} AND NOT EXISTS (SELECT FROM artifact a WHERE a.id = h.id)")
+def _insert_new(role: _Role) -> int:
+    insert = _INSERT_NEW.format(stamp=role.stamp_new)
+    return _execute(f"{insert} AND NOT EXISTS (SELECT FROM artifact a WHERE a.id = h.id)")
 
 
 def _settle_collisions(role: _Role) -> int:

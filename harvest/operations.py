@@ -24,10 +24,9 @@ from datamodel.models import HarvestState, RemoteInventory
 from datamodel.positions import Cursor
 from datamodel.transactions import serialized
 from datamodel.uris import Namespace, namespace_filter
-from harvest import apply_artifacts, apply_locations, queries, rules, streams
+from harvest import apply_artifacts, queries, rules, streams
 from harvest.apply_sites import apply_site
 from harvest.known import is_known
-from harvest.new_pages import insert_page
 from harvest.pages import Page
 from harvest.staging import stage
 from harvest.streams import Stream
@@ -330,10 +329,8 @@ def _apply_batch(lease: Lease, page: Page, selector: str) -> Applied:
         raise RaceLostError(f"the cursor of {page.stream.name} of {lease.name} was moved by someone else")
     rejected, changed = 0, 0
     if page.count and (page.prover or not is_known(page, remote_id=lease.remote_id)):
-        rejected, changed = _insert_rows(lease, page) or (
-            stage(page, remote_id=lease.remote_id),
-            _apply_rows(lease, page),
-        )
+        rejected = stage(page, remote_id=lease.remote_id)
+        changed = _apply_rows(lease, page)
     following = page.next_cursor
     state.update(
         epoch=following.epoch,
@@ -344,12 +341,6 @@ def _apply_batch(lease: Lease, page: Page, selector: str) -> Applied:
         updated_at=Now(),
     )
     return Applied(page.count, changed, rejected)
-
-
-def _insert_rows(lease: Lease, page: Page) -> tuple[int, int] | None:
-    if page.stream is not streams.ARTIFACTS or settings.INVENTORY_ROLE != "global":
-        return None
-    return insert_page(page, remote_id=lease.remote_id, site_id=_site_of(lease))
 
 
 def _apply_rows(lease: Lease, page: Page) -> int:
@@ -369,10 +360,27 @@ def _apply_rows(lease: Lease, page: Page) -> int:
         return apply_artifacts.apply_tombstones_at_global(remote_id=remote_id)
     site_id = _site_of(lease)
     if page.stream is streams.DELETED_LOCATIONS:
-        return apply_locations.drop_copies(site_id=site_id)
+        return _execute(
+            "DELETE FROM site_location s USING harvested h WHERE s.artifact_id = h.id AND s.site_id = %s "
+            "AND (s.release_stored_at IS NULL OR h.last_modified > s.release_stored_at)",
+            [site_id],
+        )
     if page.stream is streams.LOCATIONS:
-        return apply_locations.add_copies(site_id=site_id)
+        return _renew_released(site_id) + _execute(
+            "INSERT INTO site_location (artifact_id, site_id) SELECT h.id, %s FROM harvested h "
+            "WHERE NOT EXISTS (SELECT FROM deleted_artifact_event t WHERE t.id = h.id) ON CONFLICT DO NOTHING",
+            [site_id],
+        )
     return apply_artifacts.apply_artifacts_at_global(remote_id=remote_id, site_id=site_id)
+
+
+def _renew_released(site_id: uuid.UUID) -> int:
+    """A copy that the site stored after the one that it may drop counts again; old news that come again change nothing."""
+    return _execute(
+        "UPDATE site_location s SET releasing_at = NULL, release_id = NULL, release_stored_at = NULL FROM harvested h "
+        "WHERE s.artifact_id = h.id AND s.site_id = %s AND h.last_modified > s.release_stored_at",
+        [site_id],
+    )
 
 
 def _site_of(lease: Lease) -> uuid.UUID:

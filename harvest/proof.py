@@ -39,8 +39,8 @@ class Prover:
     A proven row has the cells of its stream's columns in their order, and the bucket of its uri if it is an artifact.
     """
 
-    def __init__(self, stream: Stream, columns: Sequence[str], *, latest: str, omitted: str | None = None) -> None:
-        """`latest`: the time, as it is written on the wire, beyond which none can be believed; `omitted`: a column that is left out."""
+    def __init__(self, stream: Stream, columns: Sequence[str], *, latest: str) -> None:
+        """`latest`: the time, as it is written on the wire, beyond which none can be believed."""
         self._stream, self._columns, self._latest = stream, tuple(columns), latest
         forms = {column.wire: f"({column.form})" for column in stream.columns}
         self._match = re.compile("\t".join(forms.get(wire, "[^\t]*") for wire in columns)).fullmatch
@@ -55,7 +55,6 @@ class Prover:
         self._has_uri, self._has_bucket = stream.has_uri, stream is ARTIFACTS
         self._checksum = stream.checksum
         self._checksum_at = names.index("meta_checksum")
-        self._omitted_at = names.index(omitted) if omitted is not None else None
         self._ids: set[str] = set()
         self.proven = 0
         self.rejected = 0
@@ -77,9 +76,6 @@ class Prover:
             proven = [cells for line in text.split("\n")[:-1] if (cells := self._proven(line))]
             self.proven += len(proven)
             self._ids.update([cells[_ID_AT] for cells in proven])
-            if self._omitted_at is not None:
-                for cells in proven:
-                    del cells[self._omitted_at]
             yield "".join(["\t".join(cells) + "\n" for cells in proven]).encode()
 
     def _proven(self, line: str) -> list[str]:
@@ -156,6 +152,6 @@ def _is_canonical(uri: str) -> bool:
 
 
 def staged_columns(stream: Stream) -> list[tuple[str, str]]:
-    """Name and type of each cell of a proven row, if none is omitted."""
+    """Name and type of each cell of a proven row."""
     columns = [(column.name, column.kind.value[2]) for column in stream.columns]
     return [*columns, ("uri_bucket", Kind.TEXT.value[2])] if stream is ARTIFACTS else columns

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from django.conf import settings
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
@@ -20,7 +19,7 @@ from datamodel.alarms.rules import AlarmKind
 from datamodel.models import RemoteInventory
 from harvest.pages import Page, new_rows
 from harvest.proof import MOST_LISTED, FalseRow, Prover, staged_columns
-from harvest.streams import ARTIFACTS, Kind, Stream
+from harvest.streams import Kind, Stream
 
 logger = logging.getLogger(__name__)
 
@@ -46,59 +45,34 @@ def prove(page: Page) -> Page:
     return replace(page, rows=rows, prover=prover)
 
 
+def _prover_of(page: Page) -> Prover:
+    with connection.cursor() as cursor:
+        cursor.execute(_TOMORROW)
+        return Prover(page.stream, page.columns, latest=cursor.fetchone()[0])
+
+
 def stage(page: Page, *, remote_id: int) -> int:
     """Fill `harvested`; returns how many rows were set aside as HarvestRejection.
 
     Raises `RemoteProtocolError` when the page is no table at all.
     """
-    omitted = _omitted(page.stream)
-    columns = [
-        f"{name} {kind} DEFAULT inventory_now()" if name == omitted else f"{name} {kind}"
-        for name, kind in staged_columns(page.stream)
-    ]
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE TEMP TABLE harvested ({', '.join(columns)}) ON COMMIT DROP")
-        prover, _ = copy_proven(page, "harvested")
-        if prover.has_repeated:
-            cursor.execute(_KEEP_LATEST)
-    list_rejected(prover, page.stream, remote_id=remote_id)
-    return prover.rejected
-
-
-def copy_proven(page: Page, table: str) -> tuple[Prover, int]:
-    """The rows of a page that prove true go into a table of its columns; who proved them, and how many they are.
-
-    Raises `RemoteProtocolError` when that is no table at all, `IntegrityError` when the table does not take them.
-    """
     prover = page.prover or _prover_of(page)
-    page.rows.seek(0)
     proven = iter(partial(page.rows.read, _CHUNK_BYTES), b"") if page.prover else prover.proven_lines(page.rows)
-    omitted = _omitted(page.stream)
-    names = ", ".join(name for name, _ in staged_columns(page.stream) if name != omitted)
-    with connection.cursor() as cursor, connection.wrap_database_errors:
-        with cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+    with connection.cursor() as cursor:
+        columns = staged_columns(page.stream)
+        cursor.execute(f"CREATE TEMP TABLE harvested ({', '.join(map(' '.join, columns))}) ON COMMIT DROP")
+        page.rows.seek(0)
+        names = ", ".join(name for name, _ in columns)
+        with connection.wrap_database_errors, cursor.copy(f"COPY harvested ({names}) FROM STDIN") as copy:
             for lines in proven:
                 copy.write(lines)
-        return prover, cursor.rowcount
-
-
-def list_rejected(prover: Prover, stream: Stream, *, remote_id: int) -> None:
-    """Rows that proved false, for the operator."""
+        if prover.has_repeated:
+            cursor.execute(_KEEP_LATEST)
+        if prover.rejected:
+            _list(cursor, prover.false_rows, remote_id, page.stream)
     if prover.rejected:
-        with connection.cursor() as cursor:
-            _list(cursor, prover.false_rows, remote_id, stream)
-        _warn(stream, remote_id, prover.rejected)
-
-
-def _omitted(stream: Stream) -> str | None:
-    """What is not taken from the wire: a global stamps its artifacts with its own clock, when they come into a table."""
-    return "last_modified" if stream is ARTIFACTS and settings.INVENTORY_ROLE == "global" else None
-
-
-def _prover_of(page: Page) -> Prover:
-    with connection.cursor() as cursor:
-        cursor.execute(_TOMORROW)
-        return Prover(page.stream, page.columns, latest=cursor.fetchone()[0], omitted=_omitted(page.stream))
+        _warn(page.stream, remote_id, prover.rejected)
+    return prover.rejected
 
 
 def set_aside(stream: Stream, *, remote_id: int, reason: str, where: str) -> int:
@@ -109,13 +83,13 @@ def set_aside(stream: Stream, *, remote_id: int, reason: str, where: str) -> int
         if count:
             cursor.execute(
                 f"""
-                WITH gone AS (DELETE FROM harvested h WHERE {where} RETURNING h.id, (to_jsonb(h) - %(omitted)s::text[])::text AS line)
+                WITH gone AS (DELETE FROM harvested h WHERE {where} RETURNING h.id, to_jsonb(h)::text AS line)
                 INSERT INTO harvest_rejection (id, remote_id, stream, row_id, row, row_digest, reason, rejected_at)
                 SELECT gen_random_uuid(), %(remote)s, %(stream)s, id, left(line, {_ROW_TEXT_LENGTH}),
                     encode(sha256(convert_to(line, 'UTF8')), 'hex'), %(reason)s, inventory_now()
                 FROM gone LIMIT {MOST_LISTED} ON CONFLICT DO NOTHING
                 """,
-                {"remote": remote_id, "stream": stream.name, "reason": reason, "omitted": [_omitted(stream)]},
+                {"remote": remote_id, "stream": stream.name, "reason": reason},
             )
             _warn(stream, remote_id, count)
     return int(count)

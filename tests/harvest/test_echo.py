@@ -136,7 +136,7 @@ def test_a_page_that_is_undone_leaves_no_note(
             echo.note_page(site_id)
             raise RuntimeError("killed here")
 
-        broken.setattr("harvest.new_pages.note_page", fail)
+        broken.setattr("harvest.apply_artifacts.note_page", fail)
         with pytest.raises(RuntimeError):
             exchange.harvest("peer")
     assert (HarvestedPage.objects.count(), Artifact.objects.count()) == (0, 0)
