@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 
 import pytest
@@ -35,6 +36,7 @@ def _requests(client: Client) -> dict[str, Callable[[], object]]:
         return act
 
     uris = [f"cadc:MANY/{number}" for number in range(1, 200)]
+    site = uuid.uuid4()
     held = [{"uri": uri, "digest": f"md5:{number:032x}"} for number, uri in enumerate(uris)]
     return {
         "locate": ask("POST", "/locate", {"uri": uris[0], "direction": "get"}),
@@ -46,6 +48,10 @@ def _requests(client: Client) -> dict[str, Callable[[], object]]:
         "listing": ask("GET", "/artifacts?namespace=cadc:MANY/&limit=100"),
         "listing of a past moment": ask("GET", "/artifacts?namespace=cadc:MANY/&limit=100&as_of=2026-11-01T00:00:00Z"),
         "news": ask("GET", "/harvest/news?after=400"),
+        "news for a site": ask("GET", f"/harvest/news?after=400&sender={site}"),
+        "feed for a site": ask(
+            "GET", f"/harvest/artifacts?limit=100&namespace=cadc:PLANS/&holder={site}&sender={site}"
+        ),
         "explain": ask("GET", "/explain?uri=cadc:MANY/40"),
         "metrics": ask("GET", "/metrics"),
     } | {
