@@ -174,7 +174,7 @@ def _site(request: HttpRequest, name: str, stream: str = ARTIFACTS.name) -> uuid
     if text is None:
         return None
     if settings.INVENTORY_ROLE != "global" or STREAMS[stream] is not ARTIFACTS:
-        raise InvalidRequestError(f"{name} is understood by the artifacts stream of a global inventory only")
+        raise InvalidRequestError(f"{name} is about artifacts of a global inventory: leave it out here")
     try:
         return uuid.UUID(text)
     except ValueError:
