@@ -61,7 +61,7 @@ class Watch:
 
     def _judge(self, statement: str, row: Any, how: str) -> None:
         plan = row[0][0]["Plan"]
-        whole = {node["Relation Name"] for node in _nodes(plan) if node["Node Type"] == "Seq Scan"} & GROWING
+        whole = {node["Relation Name"] for node in nodes(plan) if node["Node Type"] == "Seq Scan"} & GROWING
         if whole - self._may_read or (plan["Total Cost"] > self._most and not whole):
             reads = f" reads all of {', '.join(sorted(whole))}" if whole else ""
             text = " ".join(statement.split())
@@ -111,10 +111,11 @@ def many_rows(site_ids: Sequence[object], *, rows: int = ROWS, pretended: int = 
                 filler.execute(f"ALTER TABLE {table} RESET (autovacuum_enabled)")
 
 
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Of a plan as `EXPLAIN (FORMAT JSON)` gives it, from its root."""
     yield plan
     for child in plan.get("Plans", []):
-        yield from _nodes(child)
+        yield from nodes(child)
 
 
 def _numbered(statement: str) -> str:

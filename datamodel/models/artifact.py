@@ -70,7 +70,9 @@ class StorageLocation(models.Model):
     class Meta:
         db_table = "storage_location"
         constraints = (
-            models.UniqueConstraint(fields=["storage_bucket", "storage_id"], name="storage_location_one_per_object"),
+            models.UniqueConstraint(
+                fields=["storage_bucket", "storage_id"], include=["artifact"], name="storage_location_by_place"
+            ),
         )
 
     def __str__(self) -> str:

@@ -13,15 +13,15 @@ from typing import NamedTuple
 from datamodel.errors import DatabaseUnavailableError
 from site_service.file_validate.rules import is_same_content
 from site_service.storage.contract import ContentFacts, InvalidObject, ListedObject, ListingEnd, StoredObject
-from site_service.storage.listings import proven
+from site_service.storage.listings import STORE, Place, Source, proven
 from site_service.storage.records import judged, says
 
 Found = StoredObject | InvalidObject
 Listed = ListedObject | InvalidObject
-Place = tuple[str, str]
 
 # Behind every place: no name begins with a character behind this one.
-_END = ("\U0010ffff", "")
+_END = (("\U0010ffff", ""), None)
+_INVENTORY = Source("the inventory", "locations", DatabaseUnavailableError, ": is its collation C?")
 
 
 class Placed(NamedTuple):
@@ -65,8 +65,7 @@ def compare(rows: Iterable[Placed | ListingEnd], objects: Iterable[Listed | List
     """Read both sides to their ends. Raises `StorageUnavailableError` or `DatabaseUnavailableError` if one has no proof of it."""
     artifacts = count = size = 0
     suspects: list[Pair] = []
-    for pair in merged(_proven_rows(rows), proven(objects)):
-        _, here, found = pair
+    for place, here, found in merged(proven(rows, _INVENTORY), proven(objects, STORE)):
         artifacts += here is not None
         count += found is not None
         if here is not None and isinstance(found, ListedObject) and _is_as_expected(here, found):
@@ -75,22 +74,27 @@ def compare(rows: Iterable[Placed | ListingEnd], objects: Iterable[Listed | List
         read = judged(found) if found is not None else None
         size += read.length if isinstance(read, StoredObject) else 0
         if here is None or not isinstance(read, StoredObject) or not _agree(here, read):
-            suspects.append(pair)
+            suspects.append(Pair(place, here, found))
     return Compared(artifacts, count, size, suspects)
 
 
-def merged(rows: Iterator[Placed], objects: Iterator[Listed]) -> Iterator[Pair]:
-    """Both sides side by side, in order of bucket and storage id."""
-    row, found = next(rows, None), next(objects, None)
+def merged(
+    rows: Iterator[tuple[Place, Placed]], objects: Iterator[tuple[Place, Listed]]
+) -> Iterator[tuple[Place, Placed | None, Listed | None]]:
+    """Both sides side by side, in order of bucket and storage id: what a `Pair` is made of."""
+    row_place, row = next(rows, _END)
+    found_place, found = next(objects, _END)
     while row is not None or found is not None:
-        row_place, found_place = _place(row), _place(found)
-        place = min(row_place, found_place)
-        is_here, is_there = row_place == place, found_place == place
-        yield Pair(place, row if is_here else None, found if is_there else None)
-        if is_here:
-            row = next(rows, None)
-        if is_there:
-            found = next(objects, None)
+        if row_place == found_place:
+            yield row_place, row, found
+            row_place, row = next(rows, _END)
+            found_place, found = next(objects, _END)
+        elif row_place < found_place:
+            yield row_place, row, None
+            row_place, row = next(rows, _END)
+        else:
+            yield found_place, None, found
+            found_place, found = next(objects, _END)
 
 
 def _is_as_expected(here: Placed, found: ListedObject) -> bool:
@@ -113,22 +117,3 @@ def _is_as_expected(here: Placed, found: ListedObject) -> bool:
 def _agree(here: Placed, found: StoredObject) -> bool:
     """No policy has anything to say about it."""
     return is_same_content(here, found) and found.facts == here.facts
-
-
-def _proven_rows(rows: Iterable[Placed | ListingEnd]) -> Iterator[Placed]:
-    count, last = 0, ("", "")
-    for row in rows:
-        if isinstance(row, ListingEnd):
-            if row.count != count:
-                raise DatabaseUnavailableError(f"the inventory listed {row.count} locations, of which {count} arrived")
-            return
-        place = (row.storage_bucket, row.storage_id)
-        if count and place <= last:
-            raise DatabaseUnavailableError(f"the inventory lists {row.storage_id} out of order: is its collation C?")
-        count, last = count + 1, place
-        yield row
-    raise DatabaseUnavailableError(f"the listing of the inventory was cut after {count} locations: it has no end mark")
-
-
-def _place(one: Placed | Listed | None) -> Place:
-    return (one.storage_bucket, one.storage_id) if one is not None else _END

@@ -16,21 +16,24 @@ from datamodel.errors import DatabaseUnavailableError
 from datamodel.queries import ARTIFACT_COLUMNS, artifact_from
 from datamodel.rules import ArtifactRow, Located
 from datamodel.uris import prefix_upper_bound
-from site_service.file_validate.merge import Place, Placed
+from site_service.file_validate.merge import Placed
 from site_service.file_validate.models import QuarantinedObject, ValidationFinding, ValidationRun
 from site_service.file_validate.rules import Known, Policy
 from site_service.policy.queries import current_policy
 from site_service.storage.contract import ListingEnd
+from site_service.storage.listings import Place
 
 PAGE = 2000
 _COLUMNS = 12
-# In the order of `Placed`, and nothing that Python would have to make an object of.
+# In the order of `Placed`, and nothing that Python would have to make an object of. The page is cut before its artifacts are looked
+# for: else PostgreSQL looks for those of the whole bucket, by several processes, and sorts them, for each page anew.
 _PLACED_SQL = """
     SELECT l.storage_bucket, l.storage_id, a.content_checksum, a.content_length, a.id::text, a.uri, a.content_type,
         a.content_encoding, a.content_sha256
-    FROM storage_location l JOIN artifact a ON a.id = l.artifact_id
-    WHERE (l.storage_bucket, l.storage_id) > (%(bucket)s, %(id)s) AND l.storage_bucket >= %(low)s AND l.storage_bucket < %(high)s
-    ORDER BY l.storage_bucket, l.storage_id LIMIT %(limit)s
+    FROM (SELECT storage_bucket, storage_id, artifact_id FROM storage_location
+          WHERE (storage_bucket, storage_id) > (%(bucket)s, %(id)s) AND storage_bucket >= %(low)s AND storage_bucket < %(high)s
+          ORDER BY storage_bucket, storage_id LIMIT %(limit)s) l
+    JOIN artifact a ON a.id = l.artifact_id ORDER BY l.storage_bucket, l.storage_id
 """
 _STANDING_SQL = f"""
     SELECT {ARTIFACT_COLUMNS}, p.bucket, p.id,

@@ -18,10 +18,11 @@ from django.db import connection
 from datamodel.errors import StoredObjectMissingError
 from datamodel.rows import database_now
 from site_service.file_validate import queries
-from site_service.file_validate.merge import Compared, Found, Pair, Place, Placed, compare
+from site_service.file_validate.merge import Compared, Found, Pair, Placed, compare
 from site_service.file_validate.queries import Names, Standing
 from site_service.file_validate.rules import Case, Label, Policy, Verdict, judge
 from site_service.storage.contract import ArtifactStore, ListingEnd, StoredObject
+from site_service.storage.listings import Place
 
 _AT_ONCE = 500
 

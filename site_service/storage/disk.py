@@ -283,9 +283,11 @@ class Disk:
         opened: dict[str, int] = {}
         try:
             for name in names:
-                with suppress(OSError):
+                try:
                     opened[name] = descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
                     os.posix_fadvise(descriptor, 0, _RECORD_SIZE, os.POSIX_FADV_WILLNEED)
+                except OSError:
+                    continue
             yield opened
         finally:
             for descriptor in opened.values():

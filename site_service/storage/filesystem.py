@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
 from datamodel.errors import (
@@ -309,34 +310,33 @@ class FilesystemStore:
     # Reading
 
     def _listed(self, bucket_prefix: str) -> Iterator[ListedObject | InvalidObject]:
+        return chain.from_iterable(self._listed_several(bucket_prefix))
+
+    def _listed_several(self, bucket_prefix: str) -> Iterator[list[ListedObject | InvalidObject]]:
         """Holds the names of one directory in memory."""
         buckets = self._disk.names(self._objects)
         for bucket in buckets[bisect_left(buckets, bucket_prefix) :]:
             if not bucket.startswith(bucket_prefix):
                 break
-            yield from self._listed_shard(bucket)
+            shard = self._objects / bucket
+            with self._disk.directory(shard) as directory:
+                names = self._disk.names(shard)
+                for start in range(0, len(names), _AHEAD):
+                    yield self._listed_names(bucket, names[start : start + _AHEAD], directory)
 
-    def _listed_shard(self, bucket: str) -> Iterator[ListedObject | InvalidObject]:
-        shard = self._objects / bucket
-        with self._disk.directory(shard) as directory:
-            names = self._disk.names(shard)
-            for start in range(0, len(names), _AHEAD):
-                several = names[start : start + _AHEAD]
-                facts = (name for name in several if name.endswith(_FACTS_SUFFIX))
-                with self._disk.opened_ahead(facts, directory) as opened:
-                    yield from self._listed_names(bucket, several, directory, opened)
-
-    def _listed_names(
-        self, bucket: str, names: Sequence[str], directory: int, opened: dict[str, int]
-    ) -> Iterator[ListedObject | InvalidObject]:
-        for name in names:
-            if name.endswith(_FACTS_SUFFIX):
-                continue
-            if not is_storage_id(name):
-                yield InvalidObject(name, bucket, "no object of this store has such a name")
-            # An id leads to one shard only: in another nobody would look for it.
-            elif name[:BUCKET_DIGITS] == bucket and (found := self._look(name, name, directory, opened)):
-                yield found
+    def _listed_names(self, bucket: str, names: Sequence[str], directory: int) -> list[ListedObject | InvalidObject]:
+        found: list[ListedObject | InvalidObject] = []
+        facts = (name for name in names if name.endswith(_FACTS_SUFFIX))
+        with self._disk.opened_ahead(facts, directory) as opened:
+            for name in names:
+                if name.endswith(_FACTS_SUFFIX):
+                    continue
+                if not is_storage_id(name):
+                    found.append(InvalidObject(name, bucket, "no object of this store has such a name"))
+                # An id leads to one shard only: in another nobody would look for it.
+                elif name[:BUCKET_DIGITS] == bucket and (listed := self._look(name, name, directory, opened)):
+                    found.append(listed)
+        return found
 
     def _look(
         self, storage_id: str, path: str, directory: int | None = None, opened: dict[str, int] | None = None

@@ -3,9 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, Protocol, TypeVar
 
-from datamodel.errors import StorageUnavailableError
+from datamodel.errors import InventoryError, StorageUnavailableError
 from site_service.storage.contract import InvalidObject, ListedObject, ListingEnd
+
+Place = tuple[str, str]
+
+
+class Placed(Protocol):
+    """Whatever has a place in a store."""
+
+    @property
+    def storage_bucket(self) -> str: ...
+    @property
+    def storage_id(self) -> str: ...
+
+
+Entry = TypeVar("Entry", bound=Placed)
+
+
+class Source(NamedTuple):
+    """Who lists what, and the failure that it is not to prove the end; `doubt`: what may be wrong if the order is."""
+
+    name: str
+    things: str
+    failure: type[InventoryError]
+    doubt: str = ""
+
+
+STORE = Source("the store", "objects", StorageUnavailableError)
 
 
 def with_end(
@@ -20,19 +47,17 @@ def with_end(
     yield ListingEnd(count)
 
 
-def proven(
-    listing: Iterable[ListedObject | InvalidObject | ListingEnd],
-) -> Iterator[ListedObject | InvalidObject]:
-    """The objects of a listing. Raises `StorageUnavailableError` instead of ending when it was cut, lost something or is unsorted."""
+def proven(listing: Iterable[Entry | ListingEnd], source: Source) -> Iterator[tuple[Place, Entry]]:
+    """What was listed, each with its place. Raises the source's failure instead of ending when it was cut, lost something or is unsorted."""
     count, last = 0, ("", "")
     for one in listing:
         if isinstance(one, ListingEnd):
             if one.count != count:
-                raise StorageUnavailableError(f"the store listed {one.count} objects, of which {count} arrived")
+                raise source.failure(f"{source.name} listed {one.count} {source.things}, of which {count} arrived")
             return
         place = (one.storage_bucket, one.storage_id)
         if count and place <= last:
-            raise StorageUnavailableError(f"the store lists {place[1]} out of order")
+            raise source.failure(f"{source.name} lists {place[1]} out of order{source.doubt}")
         count, last = count + 1, place
-        yield one
-    raise StorageUnavailableError(f"the listing of the store was cut after {count} objects: it has no end mark")
+        yield place, one
+    raise source.failure(f"the listing of {source.name} was cut after {count} {source.things}: it has no end mark")

@@ -27,6 +27,8 @@ from site_service.storage.contract import (
 _STORAGE_ID = re.compile(r"[0-9a-f]{32}\Z")
 _VERSION = 1
 _SEAL_DIGITS = 32
+# Behind the body: its seal, on a line.
+_TAIL = _SEAL_DIGITS + 2
 _BETWEEN = '":"'
 
 
@@ -136,13 +138,13 @@ def says(
     """
     claim = (
         f',"facts":{{"artifact_id":"{artifact_id}","content_encoding":{_quoted(content_encoding)},"content_type":'
-        f'{_quoted(content_type)},"uri":{_quoted(uri)}}},"length":{length},"version":{_VERSION},"written_at":"'
+        f'{_quoted(content_type)},"uri":{encode_basestring_ascii(uri)}}},"length":{length},"version":{_VERSION},"written_at":"'
     )
-    body, _, seal = record.partition(b"\n")
+    body, tail = record[:-_TAIL], record[-_TAIL:]
     checksums, _, rest = body.partition(claim.encode())
     return (
         f'"{checksum.replace(":", _BETWEEN, 1)}"'.encode() in checksums
-        and seal == hashlib.sha256(body).hexdigest()[:_SEAL_DIGITS].encode() + b"\n"
+        and tail == f"\n{hashlib.sha256(body).hexdigest()[:_SEAL_DIGITS]}\n".encode()
         and _is_moment(rest)
     )
 

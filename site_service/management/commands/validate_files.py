@@ -50,7 +50,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--processes",
             type=int,
-            help="so many compare buckets (of many files one more than there are processors, at most 8)",
+            help="so many compare buckets (of many files as many as there are processors, at most 8)",
         )
         parser.add_argument("--apply", action="store_true", help="carry the findings out, each after a second look")
         parser.add_argument(
@@ -171,8 +171,7 @@ def _usual_processes() -> int:
     """By how many files there are, and by the processors and the memory of the machine or container."""
     if row_count("storage_location") < _MANY:
         return 1
-    # One of them waits for the database.
-    return max(1, min(1 + (os.cpu_count() or 1), machine_bytes() // _MEMORY, _MOST))
+    return max(1, min(os.cpu_count() or 1, machine_bytes() // _MEMORY, _MOST))
 
 
 def _listed(rows: list[ValidationFinding]) -> Table:

@@ -68,9 +68,13 @@ def test_exactly_what_only_one_side_has_is_suspect(rows: set[str], objects: set[
 
 @given(PLACES, PLACES)
 def test_the_merge_is_sorted_and_loses_nothing(rows: set[str], objects: set[str]) -> None:
-    pairs = list(merged(iter(map(placed, sorted(rows))), iter(map(stored, sorted(objects)))))
+    here = (((place[:3], place), placed(place)) for place in sorted(rows))
+    there = (((place[:3], place), stored(place)) for place in sorted(objects))
+    pairs = list(map(Pair._make, merged(here, there)))
     assert [pair.place[1] for pair in pairs] == sorted(rows | objects)
-    assert all(isinstance(pair, Pair) for pair in pairs)
+    for pair in pairs:
+        assert {one.storage_id for one in (pair.here, pair.found) if one is not None} == {pair.place[1]}
+        assert [pair.here is not None, pair.found is not None] == [pair.place[1] in rows, pair.place[1] in objects]
 
 
 @given(PLACES.filter(bool), st.data())

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from pytest_django import Settings
 
 from datamodel import operations as model
@@ -35,6 +35,7 @@ from site_service.scrub.rules import Finding
 from site_service.storage.contract import ArtifactStore, InvalidObject, ListedObject, ListingEnd, StoredObject
 from tests.factories import artifact_row, insert_artifact_row
 from tests.faults import Crash, CutListing, LossyListing, flip_bit
+from tests.plans import nodes
 from tests.site_service.file_validate.conftest import INVENTORY, NOW, Site
 
 DAY = timedelta(days=1)
@@ -361,7 +362,9 @@ def test_the_inventory_is_listed_in_pages_with_proof(place: Site, monkeypatch: p
     assert Artifact.objects.count() == 9
 
 
-def test_the_last_bucket_is_found_without_reading_those_before_it(place: Site) -> None:
+@pytest.fixture
+def many(place: Site) -> None:
+    """Rows of 6000 artifacts whose places are in the buckets that begin with 0, and nothing in the store."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, last_modified, "
@@ -372,7 +375,11 @@ def test_the_last_bucket_is_found_without_reading_those_before_it(place: Site) -
             "INSERT INTO storage_location (artifact_id, storage_id, storage_bucket, stored_at) "
             "SELECT id, lpad(substr(md5(uri), 3), 32, '0'), '0' || substr(md5(uri), 1, 2), now() FROM artifact"
         )
-        cursor.execute("ANALYZE storage_location")
+        cursor.execute("ANALYZE artifact, storage_location")
+
+
+def pages_of(bucket_prefix: str, *without: str) -> list[dict[str, Any]]:
+    """How PostgreSQL comes by each page of a listing, without some of the ways that it prefers where rows are few."""
     asked: list[tuple[str, Any]] = []
 
     def note(execute: Callable[..., Any], sql: str, parameters: Any, *rest: Any) -> Any:
@@ -380,9 +387,41 @@ def test_the_last_bucket_is_found_without_reading_those_before_it(place: Site) -
         return execute(sql, parameters, *rest)
 
     with connection.execute_wrapper(note):
-        assert list(queries.placed_artifacts("fff")) == [ListingEnd(0)]
-    ((sql, parameters),) = asked
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", parameters)
-        plan = cursor.fetchone()[0][0]["Plan"]
-    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 10
+        list(queries.placed_artifacts(bucket_prefix))
+    plans = []
+    with transaction.atomic(), connection.cursor() as cursor:
+        for way in without:
+            cursor.execute(f"SET LOCAL enable_{way} = off")
+        for sql, parameters in asked:
+            cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", parameters)
+            plans.append(cursor.fetchone()[0][0]["Plan"])
+    return plans
+
+
+def looked_at(plan: dict[str, Any]) -> int:
+    """Pages of tables and indexes."""
+    return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
+
+
+def test_the_last_bucket_is_found_without_reading_those_before_it(many: None) -> None:
+    (plan,) = pages_of("fff")
+    assert looked_at(plan) < 10
+
+
+def relations(plan: dict[str, Any]) -> set[str]:
+    return {node["Relation Name"] for node in nodes(plan) if "Relation Name" in node}
+
+
+def test_a_page_is_cut_before_its_artifacts_are_looked_for(many: None) -> None:
+    plans = pages_of("0")
+    assert len(plans) == 6000 // queries.PAGE + 1
+    for plan in plans:
+        (cut,) = [node for node in nodes(plan) if node["Node Type"] == "Limit"]
+        assert (relations(cut), relations(plan)) == ({"storage_location"}, {"storage_location", "artifact"})
+        assert cut["Actual Rows"] <= queries.PAGE
+
+
+def test_the_locations_of_a_page_are_read_from_their_index_alone(many: None) -> None:
+    for plan in pages_of("0", "seqscan", "bitmapscan"):
+        (read,) = [node for node in nodes(plan) if node.get("Relation Name") == "storage_location"]
+        assert read["Node Type"] == "Index Only Scan"

@@ -21,7 +21,7 @@ from datamodel.errors import (
 )
 from site_service.storage.contract import ByteRange, InvalidObject, StoredObject, Write
 from site_service.storage.filesystem import FilesystemStore
-from site_service.storage.listings import proven
+from site_service.storage.listings import STORE, proven
 from site_service.storage.records import encode_object
 from tests.faults import (
     BreakingSource,
@@ -302,7 +302,7 @@ def test_an_object_that_was_copied_into_another_directory_is_listed_once_and_in_
         elsewhere.mkdir(exist_ok=True)
         for path in (root / place(stored), _facts_of(root / place(stored))):
             shutil.copy(path, elsewhere)
-    assert len(list(proven(store.listing()))) == len(written)
+    assert len(list(proven(store.listing(), STORE))) == len(written)
     assert list(store.iterate()) == sorted(written, key=lambda stored: stored.storage_id)
 
 
@@ -364,7 +364,7 @@ def test_a_listing_closes_what_it_opened_ahead_whether_used_or_not(store: Filesy
         if number % 2:
             shutil.copy(record, shard / name)
     before = descriptors()
-    assert len(list(proven(store.listing("abc")))) == 3
+    assert len(list(proven(store.listing("abc"), STORE))) == 3
     assert descriptors() == before
     listing = store.listing("abc")
     next(listing)
