@@ -11,7 +11,7 @@ from site_service.storage.contract import InvalidObject, ListedObject, ListingEn
 Place = tuple[str, str]
 
 
-class Placed(Protocol):
+class _HasPlace(Protocol):
     """Whatever has a place in a store."""
 
     @property
@@ -20,7 +20,7 @@ class Placed(Protocol):
     def storage_id(self) -> str: ...
 
 
-Entry = TypeVar("Entry", bound=Placed)
+Entry = TypeVar("Entry", bound=_HasPlace)
 
 
 class Source(NamedTuple):

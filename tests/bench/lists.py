@@ -31,6 +31,7 @@ _LAST_RUN = (
     "SELECT objects_seen, extract(epoch FROM finished_at - started_at) FROM validation_run "
     "WHERE state = 'complete' ORDER BY finished_at DESC LIMIT 1"
 )
+_READINGS = "SELECT count(*) FROM copy_verification"
 _RUNS_OVER = "SELECT count(*) FROM validation_run WHERE state = 'complete'"
 
 
@@ -77,7 +78,8 @@ def validation(bench: Bench) -> Iterator[Row]:
     if missing > 0:
         seed_objects(bench.database("alpha"), bench.objects, _OBJECTS, count=missing, length=16)
         bench.await_condition("the global knows them", lambda: bench.known("global", _OBJECTS) == missing)
-        # As a table is that was not written a minute ago.
+        # As a site is that did not get them a minute ago.
+        bench.await_condition("scrub knows when to read them", lambda: bench.count("alpha", _READINGS) >= missing)
         bench.execute("alpha", "VACUUM (ANALYZE)", "CHECKPOINT")
     count = bench.count("alpha", f"SELECT count(*) {_STORED}")
     figure = Figure(
