@@ -92,7 +92,6 @@ def validation(bench: Bench) -> Iterator[Row]:
         0.50,
         operations=count,
         rounds=bench.sizes.heavy_rounds,
-        warm=False,
     )
     yield bench.measure(figure)
 
