@@ -24,6 +24,7 @@ from site_service.storage.contract import ListingEnd
 from site_service.storage.listings import Place
 
 PAGE = 2000
+_PLACED_ARTIFACT = Placed._fields.index("artifact_id")
 _COLUMNS = 12
 # In the order of `Placed`, and nothing that Python would have to make an object of. The page is cut before its artifacts are looked
 # for: else PostgreSQL looks for those of the whole bucket, by several processes, and sorts them, for each page anew.
@@ -33,7 +34,7 @@ _PLACED_SQL = """
     FROM (SELECT storage_bucket, storage_id, artifact_id FROM storage_location
           WHERE (storage_bucket, storage_id) > (%(bucket)s, %(id)s) AND storage_bucket >= %(low)s AND storage_bucket < %(high)s
           ORDER BY storage_bucket, storage_id LIMIT %(limit)s) l
-    JOIN artifact a ON a.id = l.artifact_id ORDER BY l.storage_bucket, l.storage_id
+    LEFT JOIN artifact a ON a.id = l.artifact_id ORDER BY l.storage_bucket, l.storage_id
 """
 _STANDING_SQL = f"""
     SELECT {ARTIFACT_COLUMNS}, p.bucket, p.id,
@@ -91,8 +92,10 @@ def placed_artifacts(bucket_prefix: str) -> Iterator[Placed | ListingEnd]:
     count, bucket, storage_id = 0, bucket_prefix, ""
     while True:
         page = _whole_page(_PLACED_SQL, values | {"bucket": bucket, "id": storage_id})
-        yield from map(Placed._make, page)
-        count += len(page)
+        # A location that a damaged database has without artifact says nothing; a page is as long as its locations all the same.
+        placed = [Placed._make(row) for row in page if row[_PLACED_ARTIFACT] is not None]
+        yield from placed
+        count += len(placed)
         if len(page) < PAGE:
             yield ListingEnd(count)
             return

@@ -362,6 +362,21 @@ def test_the_inventory_is_listed_in_pages_with_proof(place: Site, monkeypatch: p
     assert Artifact.objects.count() == 9
 
 
+def test_a_location_that_has_lost_its_artifact_does_not_end_the_listing(
+    place: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "PAGE", 3)
+    for number in range(9):
+        insert_artifact_row(artifact_row(f"cadc:TEST/{number}"), Located(f"{number:032x}", f"{number:03x}"))
+    with connection.cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica")
+        cursor.execute("DELETE FROM artifact WHERE uri = 'cadc:TEST/1'")
+        cursor.execute("SET session_replication_role = origin")
+    *listed, end = queries.placed_artifacts("")
+    assert end == ListingEnd(8)
+    assert [one.uri for one in listed if isinstance(one, Placed)] == [f"cadc:TEST/{n}" for n in range(9) if n != 1]
+
+
 @pytest.fixture
 def many(place: Site) -> None:
     """Rows of 6000 artifacts whose places are in the buckets that begin with 0, and nothing in the store."""
