@@ -31,6 +31,10 @@ _EACH_SQL = "SELECT id, digest_word(meta_checksum) AS digest FROM artifact WHERE
 _SIDE_BY_SIDE = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off"
 # Nor does it know how few different beginnings ids have: it would sort, or spill.
 _ROOM_TO_GROUP = "SET LOCAL work_mem = '64MB'"
+# Sets with the same sum of these are the same. Comparing two sums of a part costs half of joining the two indexes over it.
+_HASHES = "count(*) AS count, sum(uuid_hash_extended({column}, 0)) AS hashes"
+# It pays where nearly all artifacts are stored, which so many parts of a tree tell.
+_SAMPLED_PARTS, _MOST_JOINED = 16, 2
 # A scan of very many rows takes longer than a request may.
 _SCAN_SECONDS = 600
 
@@ -60,10 +64,13 @@ def read_tree(scope: Scope, *, depth: int, prefixes: Sequence[str] = ()) -> Scop
     with transaction.atomic():
         head = _begin()
         chosen = _parts(scope)
-        parts = [(_ranged if part.is_covered else _grouped)(part, depth, prefixes) for part in chosen]
-        sql = " UNION ALL ".join(text for text, _ in parts)
         with connection.cursor() as cursor:
             cursor.execute(_SIDE_BY_SIDE if all(part.is_covered for part in chosen) else _ROOM_TO_GROUP)
+            parts = [
+                _ranged(scope.site_id, depth, prefixes) if part.is_covered else _grouped(part, depth, prefixes)
+                for part in chosen
+            ]
+            sql = " UNION ALL ".join(text for text, _ in parts)
             cursor.execute(
                 f"SELECT prefix, sum(count)::bigint, sum(total) FROM ({sql}) t WHERE count > 0 GROUP BY prefix",
                 [value for _, values in parts for value in values],
@@ -258,9 +265,15 @@ def _parts(scope: Scope) -> list[_Part]:
 
 
 def _stored(site_id: uuid.UUID) -> tuple[str, list[Any]]:
+    table, of_site, own = _locations(site_id)
+    return f"artifact a JOIN {table} ON l.artifact_id = a.id AND {of_site}", own
+
+
+def _locations(site_id: uuid.UUID) -> tuple[str, str, list[Any]]:
+    """The table `l`, which of its rows are those of the site, and the parameters of that."""
     if settings.INVENTORY_ROLE == "global":
-        return "artifact a JOIN site_location l ON l.artifact_id = a.id AND l.site_id = %s", [site_id]
-    return "artifact a JOIN storage_location l ON l.artifact_id = a.id", []
+        return "site_location l", "l.site_id = %s", [site_id]
+    return "storage_location l", "true", []
 
 
 def _in_filter(chosen: Filter) -> Condition:
@@ -287,17 +300,47 @@ def _under(prefixes: Sequence[str]) -> Condition:
     return f"({ranges or 'true'})", [bound for prefix in prefixes for bound in id_range(prefix)]
 
 
-def _ranged(part: _Part, depth: int, prefixes: Sequence[str]) -> Condition:
-    """Digests of a part of the scope by a scan of each range of ids."""
+def _ranged(site_id: uuid.UUID, depth: int, prefixes: Sequence[str]) -> Condition:
+    """Digests of everything stored, by a scan of each range of ids."""
     names = parts_of(depth, prefixes)
+    table, of_site, own = _locations(site_id)
+    inside = f"{of_site} AND l.artifact_id >= r.low AND l.artifact_id <= r.high"
+    joined = f"SELECT count(*) AS count, sum(a.digest) AS total FROM ({_EACH_SQL}) a JOIN {table} ON l.artifact_id = a.id WHERE {inside}"
+    found, values = f"({joined})", own
+    if _are_nearly_all_stored(site_id, names):
+        found, values = (
+            f"""(SELECT {_HASHES.format(column="l.artifact_id")} FROM {table} WHERE {inside}) l,
+            LATERAL (SELECT {_HASHES.format(column="a.id")}, sum(a.digest) AS total FROM ({_EACH_SQL}) a) a,
+            LATERAL (SELECT a.count, a.total WHERE (a.count, a.hashes) = (l.count, l.hashes)
+                UNION ALL SELECT j.count, j.total FROM ({joined}) j WHERE (a.count, a.hashes) <> (l.count, l.hashes))""",
+            [*own, *own],
+        )
+    sql = f"SELECT r.prefix, d.count, d.total FROM unnest(%s::text[], %s::uuid[], %s::uuid[]) r(prefix, low, high), LATERAL {found} d"
+    low, high = _bounds(names)
+    return sql, [[name[:depth] for name in names], low, high, *values]
+
+
+def _are_nearly_all_stored(site_id: uuid.UUID, names: Sequence[str]) -> bool:
+    """Whether most parts have a location for each of their artifacts, and no other; by some of them, for ids are random."""
+    if len(names) < _SAMPLED_PARTS**2:
+        return False
+    low, high = _bounds(names[:: len(names) // _SAMPLED_PARTS])
+    table, of_site, own = _locations(site_id)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""SELECT count(*) FROM unnest(%s::uuid[], %s::uuid[]) r(low, high),
+            LATERAL (SELECT {_HASHES.format(column="a.id")} FROM artifact a WHERE a.id >= r.low AND a.id <= r.high) a,
+            LATERAL (SELECT {_HASHES.format(column="l.artifact_id")} FROM {table}
+                WHERE {of_site} AND l.artifact_id >= r.low AND l.artifact_id <= r.high) l
+            WHERE a.count <> l.count OR a.hashes <> l.hashes""",
+            [low, high, *own],
+        )
+        return int(cursor.fetchone()[0]) <= _MOST_JOINED
+
+
+def _bounds(names: Sequence[str]) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
     ranges = [id_range(name) for name in names]
-    sql = (
-        "SELECT r.prefix, d.count, d.total FROM unnest(%s::text[], %s::uuid[], %s::uuid[]) r(prefix, low, high), LATERAL "
-        f"(SELECT count(*) AS count, sum(a.digest) AS total FROM {part.tables.replace('artifact a', f'({_EACH_SQL}) a', 1)} "
-        f"WHERE {part.where} AND l.artifact_id >= r.low AND l.artifact_id <= r.high) d"
-    )
-    bounds = [[name[:depth] for name in names], [low for low, _ in ranges], [high for _, high in ranges]]
-    return sql, [*bounds, *part.values]
+    return [low for low, _ in ranges], [high for _, high in ranges]
 
 
 def _grouped(part: _Part, depth: int, prefixes: Sequence[str]) -> Condition:

@@ -89,6 +89,20 @@ def test_digests_and_listings_in_sql_are_those_of_their_definition(
     assert seen > 500
 
 
+def test_a_part_with_as_many_locations_as_artifacts_is_not_taken_for_stored(
+    inventory: InventoryIdentity, settings: Settings
+) -> None:
+    settings.INVENTORY_ROLE = "global"
+    site = StorageSite.objects.create(resource_id="ivo://a", name="a", last_modified=artifact_row().last_modified)
+    here, elsewhere, early = (uuid.UUID(f"abc{number}".ljust(32, "0")) for number in range(3))
+    rows = [artifact_row(f"cadc:A/{identity}", id=identity) for identity in (here, elsewhere)]
+    for row in rows:
+        insert_artifact_row(row, None)
+    SiteLocation.objects.bulk_create(SiteLocation(artifact_id=identity, site=site) for identity in (here, early))
+    scope = Scope(Kind.STORED, site.id)
+    assert queries.read_tree(scope, depth=3).tree == tree_of([(here, rows[0].meta_checksum)], 3)
+
+
 def all_listed(scope: Scope, prefixes: list[str]) -> list[Listed]:
     found: list[Listed] = []
     while True:
