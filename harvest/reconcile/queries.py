@@ -246,7 +246,7 @@ class _Part:
     tables: str
     where: str
     values: list[Any]
-    # Whether an index answers for it without a look at the rows.
+    # Whether it is everything stored, for which indexes answer without a look at the rows.
     is_covered: bool
 
 
