@@ -14,6 +14,7 @@ from django.db import connection
 
 from datamodel import queries, rows, rules
 from datamodel.content import NewContent, artifact_of
+from datamodel.ids import new_id
 from datamodel.operations import lock_uri
 from datamodel.rules import ArtifactRow, Located
 from datamodel.transactions import serialized
@@ -99,7 +100,7 @@ def _adopt(
     when = rules.truncate_to_millis(written_at)
     if existing is not None:
         when = rules.next_content_time(when, existing.content_last_modified)
-    chosen = content if is_free else replace(content, artifact_id=uuid.uuid4())
+    chosen = content if is_free else replace(content, artifact_id=new_id())
     row = artifact_of(uri, chosen, when=when, now=now)
     if existing is not None:
         rows.insert_tombstone(existing.id, existing.uri, deleted_at=when)

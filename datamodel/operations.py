@@ -18,6 +18,7 @@ from datamodel.audit.recording import record, values_of
 from datamodel.audit.rules import Action
 from datamodel.content import NewContent, artifact_of
 from datamodel.errors import ArtifactNotFoundError, PreconditionFailedError, StateConflictError
+from datamodel.ids import new_id
 from datamodel.prepared import prepared_cursor
 from datamodel.queries import KnownArtifact, RetiredRow
 from datamodel.rules import ArtifactRow, Located, PutMeaning
@@ -335,7 +336,7 @@ def _undelete(retired: RetiredRow, *, replaces: bool) -> Recorded:
 
 def _content_of(retired: RetiredRow) -> NewContent:
     return NewContent(
-        artifact_id=uuid.uuid4(),
+        artifact_id=new_id(),
         located=retired.located,
         content_checksum=retired.content_checksum,
         content_length=retired.content_length,

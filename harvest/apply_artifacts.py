@@ -21,6 +21,7 @@ from datamodel.alarms.rules import AlarmKind, family_of
 from datamodel.audit.acting import Actor
 from datamodel.audit.recording import record, record_removals
 from datamodel.audit.rules import Action, Outcome
+from datamodel.ids import new_id
 from datamodel.models import RemoteInventory
 from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact
 from datamodel.rows import (
@@ -359,7 +360,7 @@ def _renew(old: ArtifactRow, located: Located, reaffirmed_at: datetime) -> Artif
     when = model_rules.next_content_time(reaffirmed_at, old.content_last_modified)
     new = replace(
         old,
-        id=uuid.uuid4(),
+        id=new_id(),
         content_last_modified=when,
         meta_modified_at=when,
         last_modified=max(database_now(), old.last_modified + model_rules.MILLISECOND),

@@ -322,7 +322,7 @@ def _ranged(site_id: uuid.UUID, depth: int, prefixes: Sequence[str]) -> Conditio
 
 
 def _are_nearly_all_stored(site_id: uuid.UUID, names: Sequence[str]) -> bool:
-    """Whether most parts have a location for each of their artifacts, and no other; by some of them, for ids are random."""
+    """Whether most parts have a location for each of their artifacts, and no other; by some of them, for ids are spread evenly."""
     if len(names) < _SAMPLED_PARTS**2:
         return False
     low, high = _bounds(names[:: len(names) // _SAMPLED_PARTS])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 
 from django.conf import settings
 from django.db import connection
@@ -19,6 +18,7 @@ from datamodel.errors import (
     StorageError,
     StorageFullError,
 )
+from datamodel.ids import new_id
 from datamodel.operations import Preconditions, Recorded, Superseded
 from datamodel.rules import Located
 from datamodel.uris import ArtifactUri
@@ -58,7 +58,7 @@ def put_artifact(
     check_size(store, put.length)
     check_space(store, put.length or 0)
     connection.close()
-    facts = ContentFacts(uuid.uuid4(), uri.value, put.metadata.content_type, put.metadata.content_encoding)
+    facts = ContentFacts(new_id(), uri.value, put.metadata.content_type, put.metadata.content_encoding)
     expected = ExpectedContent(length=put.length, checksums=put.all_checksums)
     source = RefusingEmpty(content, _NO_EMPTY_FILES) if settings.INVENTORY_REFUSE_EMPTY else content
     stored = store.write(source, facts, expected)

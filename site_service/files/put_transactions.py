@@ -7,7 +7,6 @@ the declared total is reached, and at commit. A row without bytes, or bytes with
 from __future__ import annotations
 
 import logging
-import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -23,6 +22,7 @@ from datamodel.errors import (
     StateConflictError,
     TransactionNotFoundError,
 )
+from datamodel.ids import new_id
 from datamodel.operations import Recorded, Superseded
 from datamodel.uris import ArtifactUri
 from site_service.files import operations
@@ -68,7 +68,7 @@ def begin(
     operations.check_writable(uri)
     operations.check_size(store, total)
     operations.check_space(store, total or put.length or 0)
-    facts = ContentFacts(uuid.uuid4(), uri.value, put.metadata.content_type, put.metadata.content_encoding)
+    facts = ContentFacts(new_id(), uri.value, put.metadata.content_type, put.metadata.content_encoding)
     status = store.begin(facts)
     row = PutTransaction(
         id=status.transaction_id,
@@ -148,7 +148,7 @@ def commit(
     operations.check_early(put.preconditions, state)
     connection.close()
     facts = ContentFacts(
-        uuid.uuid4(),
+        new_id(),
         uri.value,
         put.metadata.content_type or row.content_type,
         put.metadata.content_encoding or row.content_encoding,

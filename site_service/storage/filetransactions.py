@@ -31,7 +31,7 @@ from site_service.storage.records import (
     decode_transaction,
     encode_transaction,
     is_storage_id,
-    new_storage_id,
+    new_transaction_id,
 )
 
 _STATE, _CONTENT, _LOCK = "state.json", "content", "lock"
@@ -63,7 +63,7 @@ class FileTransactions:
 
     def begin(self, facts: ContentFacts) -> PutTransactionStatus:
         """The state comes last: a directory without one was never begun and is swept."""
-        transaction_id = new_storage_id()
+        transaction_id = new_transaction_id()
         directory = self._root / transaction_id
         state = TransactionState(facts, self._plan.hasher(None).hexdigests())
         self._disk.make_directory(directory)

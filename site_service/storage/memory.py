@@ -34,7 +34,15 @@ from site_service.storage.contract import (
 from site_service.storage.digests import DigestPlan, MeasuredContent
 from site_service.storage.groups import one_by_one
 from site_service.storage.listings import with_end
-from site_service.storage.records import Segment, TransactionState, encode_object, judged, new_storage_id, now
+from site_service.storage.records import (
+    Segment,
+    TransactionState,
+    encode_object,
+    judged,
+    new_storage_id,
+    new_transaction_id,
+    now,
+)
 
 _BUCKET_DIGITS = 3
 
@@ -109,7 +117,7 @@ class MemoryStore:
         return with_end(self._listed(bucket_prefix))
 
     def begin(self, facts: ContentFacts) -> PutTransactionStatus:
-        transaction_id = new_storage_id()
+        transaction_id = new_transaction_id()
         state = TransactionState(facts, self._plan.hasher(None).hexdigests())
         self._transactions[transaction_id] = _Transaction(state, threading.Lock(), now())
         return state.status(transaction_id)

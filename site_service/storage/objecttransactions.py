@@ -35,6 +35,7 @@ from site_service.storage.records import (
     encode_transaction,
     is_storage_id,
     new_storage_id,
+    new_transaction_id,
 )
 
 _ROOT = "transactions/"
@@ -60,7 +61,7 @@ class ObjectTransactions:
         self._running = RunningDigests()
 
     def begin(self, facts: ContentFacts) -> PutTransactionStatus:
-        transaction_id = new_storage_id()
+        transaction_id = new_transaction_id()
         state = TransactionState(facts, self._plan.hasher(None).hexdigests())
         self._bucket.put(_key(transaction_id, _STATE), encode_transaction(state))
         return state.status(transaction_id)

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
+from datamodel.ids import new_id
 from site_service.storage.contract import (
     ContentFacts,
     InvalidObject,
@@ -37,7 +38,12 @@ class DamagedRecordError(ValueError):
 
 
 def new_storage_id() -> str:
-    """128 random bits in hex: never used twice, evenly spread over the buckets."""
+    """In hex: never used twice, evenly spread over the buckets."""
+    return new_id().hex
+
+
+def new_transaction_id() -> str:
+    """128 random bits in hex, which nobody guesses: who knows the id may go on with the put transaction. Its object keeps it."""
     return secrets.token_hex(16)
 
 

@@ -129,7 +129,7 @@ def sync(bench: Bench) -> Iterator[Row]:
 
     def prepare(number: int) -> None:
         prefix = prefixes[number]
-        seed_objects(bench.database("alpha"), bench.objects, prefix, count=files, length=4096)
+        seed_objects(bench.database("alpha"), bench.objects, prefix, count=files, length=4096)()
         bench.await_condition("the global knows them", lambda: bench.known("global", prefix) == files)
 
     def act(number: int) -> float:

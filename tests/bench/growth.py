@@ -111,25 +111,33 @@ def works(bench: Bench) -> Iterator[Work]:
 
 def _harvest(bench: Bench, label: str) -> Work:
     prefix, count = f"bench:growth-rows/{label}/", 5 * bench.sizes.small_reads
-    waiting: list[Callable[[], None]] = []
-
-    def act() -> None:
-        waiting.pop()()
-        bench.await_condition("the rows at the global", lambda: bench.known("global", prefix) == count)
-
-    return Work(
-        "harvest of a new row", count, act, lambda: waiting.append(seed_rows(bench.database("alpha"), prefix, count))
+    return _seeded(
+        "harvest of a new row",
+        count,
+        lambda: seed_rows(bench.database("alpha"), prefix, count),
+        lambda: bench.await_condition("the rows at the global", lambda: bench.known("global", prefix) == count),
     )
 
 
 def _sync(bench: Bench, label: str) -> Work:
     prefix, count = f"{_SYNCED}{label}/", bench.sizes.small_files
+    return _seeded(
+        "file sync of 4 KiB, from alpha's row on",
+        count,
+        lambda: seed_objects(bench.database("alpha"), bench.objects, prefix, count=count, length=4096),
+        lambda: bench.await_condition("the copies at beta", lambda: bench.stored_at_beta(prefix) == count),
+    )
+
+
+def _seeded(name: str, count: int, seed: Callable[[], Callable[[], None]], wait: Callable[[], object]) -> Work:
+    """What happens with rows once they are let go, whose making is not counted."""
+    waiting: list[Callable[[], None]] = []
 
     def act() -> None:
-        seed_objects(bench.database("alpha"), bench.objects, prefix, count=count, length=4096)
-        bench.await_condition("the copies at beta", lambda: bench.stored_at_beta(prefix) == count)
+        waiting.pop()()
+        wait()
 
-    return Work("file sync of 4 KiB, from alpha's row on", count, act)
+    return Work(name, count, act, lambda: waiting.append(seed()))
 
 
 def fill(bench: Bench, above: int, count: int) -> None:

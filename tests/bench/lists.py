@@ -78,7 +78,7 @@ def validation(bench: Bench) -> Iterator[Row]:
     bench.await_condition("its first validation is over", lambda: bench.count("alpha", _RUNS_OVER) > 0)
     missing = bench.sizes.objects - bench.count("alpha", f"SELECT count(*) {_STORED}")
     if missing > 0:
-        seed_objects(bench.database("alpha"), bench.objects, _OBJECTS, count=missing, length=16)
+        seed_objects(bench.database("alpha"), bench.objects, _OBJECTS, count=missing, length=16)()
         bench.await_condition("the global knows them", lambda: bench.known("global", _OBJECTS) == missing)
         # As a site is that did not get them a minute ago.
         bench.await_condition("scrub knows when to read them", lambda: bench.count("alpha", _READINGS) >= missing)

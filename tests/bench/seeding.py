@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 
+from datamodel.ids import new_id
 from datamodel.uris import ArtifactUri
 from site_service.storage.contract import ContentFacts, StoredObject
 from site_service.storage.records import encode_object, new_storage_id, now
@@ -18,17 +18,17 @@ from site_service.storage.records import encode_object, new_storage_id, now
 def seed_rows(database_url: str, prefix: str, count: int) -> Callable[[], None]:
     """Without bytes, which nobody needs to harvest or to list them. Nobody sees them until what is returned is called."""
     lines = (
-        f"{uuid.uuid4()}\t{uri.value}\t{uri.bucket}\tmd5:{number:032x}\t\\N\t4096\t{uuid.uuid4().hex}\n"
+        f"{new_id()}\t{uri.value}\t{uri.bucket}\tmd5:{number:032x}\t\\N\t4096\t{new_storage_id()}\n"
         for number, uri in _uris(prefix, count)
     )
     return _insert(database_url, lines)
 
 
-def seed_objects(database_url: str, objects: Path, prefix: str, *, count: int, length: int) -> None:
-    """With bytes, not synced: a million syncs would take hours, and nobody pulls the plug."""
+def seed_objects(database_url: str, objects: Path, prefix: str, *, count: int, length: int) -> Callable[[], None]:
+    """With bytes, not synced: a million syncs would take hours, and nobody pulls the plug. Then as `seed_rows`."""
     for digits in range(16**3):
         (objects / f"{digits:03x}").mkdir(mode=0o750, exist_ok=True)
-    _insert(database_url, (_object(objects, uri, number, length) for number, uri in _uris(prefix, count)))()
+    return _insert(database_url, (_object(objects, uri, number, length) for number, uri in _uris(prefix, count)))
 
 
 def _uris(prefix: str, count: int) -> Iterator[tuple[int, ArtifactUri]]:
@@ -41,7 +41,7 @@ def _object(objects: Path, uri: ArtifactUri, number: int, length: int) -> str:
         "md5": hashlib.md5(content, usedforsecurity=False).hexdigest(),
         "sha-256": hashlib.sha256(content).hexdigest(),
     }
-    storage_id, identity = new_storage_id(), uuid.uuid4()
+    storage_id, identity = new_storage_id(), new_id()
     facts = ContentFacts(identity, uri.value)
     stored = StoredObject(storage_id, storage_id[:3], length, checksums, facts, now())
     place = f"{objects}/{storage_id[:3]}/{storage_id}"

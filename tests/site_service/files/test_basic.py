@@ -7,6 +7,7 @@ import hashlib
 import io
 from contextlib import closing
 from pathlib import Path
+from uuid import RFC_4122, UUID
 
 import pytest
 from django.test import Client
@@ -208,6 +209,16 @@ def test_the_store_knows_the_kept_id_of_identical_content_put_where_it_was_missi
     stored = store.stat(StorageLocation.objects.get().storage_id)
     assert isinstance(stored, StoredObject)
     assert stored.facts.artifact_id == row.id
+
+
+def test_new_content_and_its_object_have_ids_that_keep_indexes_together(client: Client, store: ArtifactStore) -> None:
+    put(client)
+    (stored,) = store.iterate()
+    assert isinstance(stored, StoredObject)
+    assert stored.facts.artifact_id == Artifact.objects.get().id
+    for identity in (stored.facts.artifact_id, UUID(stored.storage_id)):
+        assert (identity.hex[12], identity.variant) == ("8", RFC_4122)
+    assert stored.storage_bucket == stored.storage_id[:3]
 
 
 def test_other_content_replaces_with_a_new_id_and_keeps_the_old_bytes(client: Client, store: ArtifactStore) -> None:

@@ -55,6 +55,14 @@ def test_start_with_body_then_commit(client: Client) -> None:
     assert client.delete(PATH).status_code == 204
 
 
+def test_only_committed_content_has_an_id_of_its_time_the_transaction_one_that_nobody_guesses(client: Client) -> None:
+    begun = [start(client, DATA)["x-put-txn-id"] for _ in range(8)]
+    commit(client, begun[0])
+    assert Artifact.objects.get().id.hex[12] == "8"
+    assert len({identity[3:9] for identity in begun}) == len(begun)
+    assert {identity[12] for identity in begun} != {"8"}
+
+
 def test_abort_drops_everything(client: Client, store: ArtifactStore) -> None:
     identity = start(client, DATA)["x-put-txn-id"]
     assert head(client, identity).status_code == 200

@@ -52,6 +52,7 @@ def test_deleted_content_lives_again_under_a_new_id_later_than_its_end(client: C
     after = Artifact.objects.get()
     assert (item["uri"], item["outcome"], UUID(item["id"])) == (URI, "undeleted", after.id)
     assert after.id != before.id
+    assert after.id.hex[12] == "8"
     assert DeletedArtifactEvent.objects.get().id == before.id
     assert after.content_last_modified > RetiredArtifact.objects.get().died_at
     assert (after.content_checksum, after.content_type) == (before.content_checksum, "text/x-own")
