@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodel import embedded
+from datamodel.ids import new_id
 from datamodel.rules import artifact_meta_checksum
 from tests.factories import WHEN
 from tests.model.world import GLOBAL, SITES, Node, World, running_world
@@ -44,10 +45,10 @@ _CONTENT = f"md5:{hashlib.md5(b'content', usedforsecurity=False).hexdigest()}"
 
 
 def rows(count: int) -> Iterator[str]:
-    """The artifacts as COPY takes them; all were known before anything that a feed would still serve."""
+    """The artifacts as COPY takes them, as if put within minutes; all were known before anything that a feed would still serve."""
     when = WHEN.isoformat()
     for number in range(count):
-        identity = uuid.UUID(int=(number * 0x9E3779B97F4A7C15F39CC0605CEDC835 + 1) % 2**128)
+        identity = new_id()
         uri = f"bench:many/{number}"
         bucket = hashlib.sha1(uri.encode(), usedforsecurity=False).hexdigest()[:5]
         meta = artifact_meta_checksum(
