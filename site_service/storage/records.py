@@ -43,7 +43,7 @@ def new_storage_id() -> str:
 
 
 def new_transaction_id() -> str:
-    """128 random bits in hex, which nobody guesses: who knows the id may go on with the put transaction. Its object keeps it."""
+    """128 random bits in hex, which no other caller with the right to write the uri guesses. Its object keeps it."""
     return secrets.token_hex(16)
 
 
