@@ -101,14 +101,15 @@ class FilesystemStore:
         return outcome
 
     def write_all(self, writes: Sequence[Write]) -> list[StoredObject | CallerError]:
-        """See the contract. The syncs: bytes and facts of all, then the directories of both."""
+        """See the contract. All in one bucket, so that the syncs are those of bytes and facts, and one of the directory."""
+        bucket = new_storage_id()[:BUCKET_DIGITS]
         with ExitStack() as undo:
             with ExitStack() as opened:
-                outcomes = [self._written(each, undo, opened) for each in writes]
+                outcomes = [self._written(each, new_storage_id(bucket), undo, opened) for each in writes]
                 written = [outcome for outcome in outcomes if not isinstance(outcome, CallerError)]
                 facts = [self._open_facts(stored, opened) for _, stored in written]
                 self._disk.sync_all([*(descriptor for descriptor, _ in written), *facts])
-            self._publish([(self._temporary / stored.storage_id, stored) for _, stored in written])
+            self._publish(bucket, [(self._temporary / stored.storage_id, stored) for _, stored in written])
             undo.pop_all()
         return [outcome if isinstance(outcome, CallerError) else outcome[1] for outcome in outcomes]
 
@@ -232,9 +233,10 @@ class FilesystemStore:
         kept = self._plan.select(checksums)
         return StoredObject(storage_id, storage_id[:BUCKET_DIGITS], length, kept, facts, now())
 
-    def _written(self, write: Write, undo: ExitStack, opened: ExitStack) -> tuple[int, StoredObject] | CallerError:
+    def _written(
+        self, write: Write, storage_id: str, undo: ExitStack, opened: ExitStack
+    ) -> tuple[int, StoredObject] | CallerError:
         """The bytes in a temporary file, not synced yet, with its descriptor; or why they are refused."""
-        storage_id = new_storage_id()
         undo.callback(self._discard, storage_id)
         descriptor = self._disk.create(self._temporary / storage_id)
         if descriptor is None:
@@ -262,13 +264,13 @@ class FilesystemStore:
         self._disk.write(descriptor, encode_object(stored))
         return descriptor
 
-    def _publish(self, objects: Sequence[tuple[Path, StoredObject]]) -> None:
-        """Durable bytes, whose facts are durable, get their names; then the directories that hold both are synced."""
+    def _publish(self, bucket: str, objects: Sequence[tuple[Path, StoredObject]]) -> None:
+        """Durable bytes of this bucket, whose facts are durable, get their names; then the directory of both is synced."""
         for source, stored in objects:
             if not self._disk.rename(source, self._content(stored.storage_id)):
                 raise StorageUnavailableError("the written bytes were swept away before they could be published")
-        for shard in dict.fromkeys(self._shard(stored.storage_id) for _, stored in objects):
-            self._disk.sync_directory(shard)
+        if objects:
+            self._disk.sync_directory(self._objects / bucket)
 
     def _publish_transaction(self, transaction: OpenTransaction, stored: StoredObject) -> None:
         """Like any object; facts left by a killed commit are written anew."""
@@ -276,7 +278,7 @@ class FilesystemStore:
         self._disk.unlink(self._facts(stored.storage_id))
         with ExitStack() as opened:
             self._disk.sync(self._open_facts(stored, opened))
-        self._publish([(transaction.content, stored)])
+        self._publish(stored.storage_bucket, [(transaction.content, stored)])
 
     def _make_shards(self, storage_id: str) -> None:
         """Sixteen neighbours at once: a new store pays the sync of their parent 256 times, not 4096 times."""

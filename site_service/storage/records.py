@@ -37,9 +37,9 @@ class DamagedRecordError(ValueError):
     """A record that is not what was written; never leaves the stores."""
 
 
-def new_storage_id() -> str:
-    """In hex: never used twice, evenly spread over the buckets."""
-    return new_id().hex
+def new_storage_id(bucket: str = "") -> str:
+    """In hex: never used twice, and evenly spread over the buckets unless one is given."""
+    return bucket + new_id().hex[len(bucket) :]
 
 
 def new_transaction_id() -> str:

@@ -48,7 +48,7 @@ class Meter:
         return result, Cost(service, database)
 
     @contextmanager
-    def sampling(self, seconds: float = 2.0) -> Iterator[None]:
+    def sampling(self, seconds: float = 5.0) -> Iterator[None]:
         """Memory is looked at so often."""
         stop = threading.Event()
         thread = threading.Thread(target=self._sample, args=(stop, seconds), daemon=True)

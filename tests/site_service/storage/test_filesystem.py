@@ -62,7 +62,9 @@ def test_a_put_syncs_bytes_and_facts_then_publishes_then_syncs_the_directory(roo
     ]
 
 
-def test_several_are_written_before_any_is_synced_and_synced_before_any_is_published(root: Path) -> None:
+def test_several_are_written_before_any_is_synced_and_synced_before_any_is_published_in_one_directory(
+    root: Path,
+) -> None:
     FilesystemStore.create(root)
     disk = RecordingDisk()
     outcomes = FilesystemStore(root, disk=disk).write_all([Write(io.BytesIO(CONTENT), FACTS) for _ in range(20)])
@@ -76,8 +78,14 @@ def test_several_are_written_before_any_is_synced_and_synced_before_any_is_publi
         *(("sync", name) for name in names),
         *(("sync", f"{name}.json") for name in names),
         *(("rename", name) for name in names),
-        *(("sync directory", bucket) for bucket in dict.fromkeys(each.storage_bucket for each in stored)),
+        ("sync directory", stored[0].storage_bucket),
     ]
+    assert {each.storage_bucket for each in stored} == {stored[0].storage_bucket}
+
+
+def test_what_is_written_at_different_times_is_spread_over_the_directories(store: FilesystemStore) -> None:
+    stored = [store.write(io.BytesIO(CONTENT), FACTS) for _ in range(20)]
+    assert len({each.storage_bucket for each in stored}) > 10
 
 
 def test_no_file_stays_open_after_several_were_written_or_refused(store: FilesystemStore, root: Path) -> None:
