@@ -32,6 +32,7 @@ class StorageSite(models.Model):
 class SiteLocation(models.Model):
     """One "that site holds this artifact"; kept at a global. The artifact row may arrive later than this news.
 
+    `site`: that of a remote inventory; no row of a page is looked at for it, and a trigger keeps a site that is named here.
     `releasing_at`: the site was allowed to drop this copy, under its own name `release_id` for that; from then on the copy is
     neither counted nor located. `release_stored_at`: when that copy was stored, by its site's clock: only a later
     StorageLocationEvent is about another copy.
@@ -39,7 +40,7 @@ class SiteLocation(models.Model):
 
     pk = models.CompositePrimaryKey("artifact_id", "site")
     artifact_id = models.UUIDField()
-    site = models.ForeignKey(StorageSite, on_delete=models.DO_NOTHING, db_index=False)
+    site = models.ForeignKey(StorageSite, on_delete=models.DO_NOTHING, db_index=False, db_constraint=False)
     releasing_at = MillisField(null=True)
     release_id = models.UUIDField(null=True)
     release_stored_at = MillisField(null=True)

@@ -47,12 +47,12 @@ def test_an_index_by_place_that_was_left_half_built_is_built_anew_and_only_then_
 
 
 def test_the_step_to_the_index_by_place_may_be_repeated_where_it_ended_before_it_was_noted(before: None) -> None:
-    call_command("migrate", "datamodel", verbosity=0)
+    call_command("migrate", "datamodel", "0018", verbosity=0)
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM django_migrations WHERE app = 'datamodel' AND name = '0018_location_by_place'")
         cursor.execute("SELECT %s::regclass::oid", [BY_PLACE])
         built = cursor.fetchone()
-    call_command("migrate", "datamodel", verbosity=0)
+    call_command("migrate", "datamodel", "0018", verbosity=0)
     with connection.cursor() as cursor:
         cursor.execute("SELECT %s::regclass::oid", [BY_PLACE])
         assert cursor.fetchone() == built

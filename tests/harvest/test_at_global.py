@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import IntegrityError, OperationalError, connection, transaction
 from pytest_django.fixtures import Settings
 
 from datamodel import rows, rules, sealing
@@ -226,6 +226,19 @@ def test_a_copy_that_left_takes_its_site_location_along(peer: FakeInventory) -> 
     harvest()
     assert Artifact.objects.filter(id=row.id).exists()
     assert not SiteLocation.objects.exists()
+
+
+def test_a_site_goes_only_when_no_copy_of_it_is_known(peer: FakeInventory) -> None:
+    peer.add_artifact(artifact_row())
+    harvest()
+    RemoteInventory.objects.update(site=None)
+    site = SiteLocation.objects.get().site_id
+    with pytest.raises(IntegrityError, match=f"{site} is still named by site_location"), transaction.atomic():
+        StorageSite.objects.filter(id=site).delete()
+    with pytest.raises(IntegrityError, match=f"{site} is still named by site_location"), transaction.atomic():
+        StorageSite.objects.filter(id=site).update(id=uuid.uuid4())
+    SiteLocation.objects.all().delete()
+    assert StorageSite.objects.filter(id=site).delete()[0] == 1
 
 
 def test_location_news_may_come_before_the_artifact_and_do_not_touch_it(peer: FakeInventory) -> None:
