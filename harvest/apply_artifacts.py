@@ -23,6 +23,7 @@ from datamodel.audit.recording import record, record_removals
 from datamodel.audit.rules import Action, Outcome
 from datamodel.ids import new_id
 from datamodel.models import RemoteInventory
+from datamodel.positions import TXID_SQL
 from datamodel.queries import ARTIFACT_COLUMNS, KnownArtifact
 from datamodel.rows import (
     claim_retired,
@@ -54,11 +55,11 @@ _RETAINED = """
     FROM retired_artifact r WHERE r.uri = {0}.uri AND r.state = 'retained' AND r.content_checksum = {0}.content_checksum
         AND r.content_length = {0}.content_length AND (r.content_sha256 = {0}.content_sha256) IS NOT FALSE
 """
-_INSERT_NEW = """
+_INSERT_NEW = f"""
     INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, content_type,
         content_encoding, last_modified, meta_checksum, content_sha256, meta_modified_at, txid)
     SELECT h.id, h.uri, h.uri_bucket, h.content_checksum, h.content_last_modified, h.content_length, h.content_type,
-        h.content_encoding, {stamp}, h.meta_checksum, h.content_sha256, h.meta_modified_at, 0
+        h.content_encoding, {{stamp}}, h.meta_checksum, h.content_sha256, h.meta_modified_at, {TXID_SQL}
     FROM harvested h WHERE NOT EXISTS (SELECT FROM deleted_artifact_event t WHERE t.id = h.id)
 """
 _INSERT_LOCATIONS = "INSERT INTO site_location (artifact_id, site_id) SELECT h.id, %s FROM harvested h"

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -29,7 +29,7 @@ from datamodel.models import (
     StorageSite,
 )
 from datamodel.permissions import Grant
-from datamodel.positions import Cursor, read_identity
+from datamodel.positions import TXID_SQL, Cursor, read_identity
 from datamodel.rows import insert_artifact, insert_tombstone
 from datamodel.tokens import TokenLimits
 from datamodel.uris import ArtifactUri
@@ -74,6 +74,13 @@ def reader(harvest_token: str) -> Reader:
     return Reader(harvest_token)
 
 
+def current_txid(other: psycopg.Connection[tuple[object, ...]]) -> int:
+    found = other.execute(f"SELECT {TXID_SQL}").fetchone()
+    assert found is not None
+    assert isinstance(found[0], int)
+    return found[0]
+
+
 @contextmanager
 def other_connection() -> Iterator[psycopg.Connection[tuple[object, ...]]]:
     parameters = connection.get_connection_params()
@@ -83,7 +90,7 @@ def other_connection() -> Iterator[psycopg.Connection[tuple[object, ...]]]:
 
 
 INSERT = """INSERT INTO artifact (id, uri, uri_bucket, content_checksum, content_last_modified, content_length, last_modified,
-    meta_checksum, meta_modified_at, txid) VALUES (%s, 'cadc:TEST/late', '00000', 'md5:x', now(), 1, now(), 'md5:x', now(), 0)"""
+    meta_checksum, meta_modified_at, txid) VALUES (%s, 'cadc:TEST/late', '00000', 'md5:x', now(), 1, now(), 'md5:x', now(), %s)"""
 
 
 def test_pages_follow_each_other_and_the_last_one_says_so(reader: Reader, settings: Settings) -> None:
@@ -102,13 +109,22 @@ def test_a_row_stamped_early_and_committed_late_is_never_skipped(reader: Reader,
     settings.INVENTORY_ROLE = "global"
     early = uuid.uuid4()
     with other_connection() as slow:
-        slow.execute(INSERT, [early])
+        slow.execute(INSERT, [early, 0])
         quick = put("quick")
         rows, cursor, _ = reader.page("artifacts")
         assert rows == [], "the quick row is above the horizon while the slow transaction runs"
         slow.commit()
     assert Cursor.parse(cursor).txid < Artifact.objects.get(id=early).txid < quick.txid
     assert reader.uris(cursor=cursor) == {"cadc:TEST/quick", "cadc:TEST/late"}
+
+
+@pytest.mark.parametrize("named", [lambda _own: 0, lambda own: own - 1, lambda own: own, lambda _own: 2**63 - 1])
+def test_a_row_has_the_place_of_its_own_transaction_whatever_the_statement_names(named: Callable[[int], int]) -> None:
+    with other_connection() as other:
+        own = current_txid(other)
+        other.execute(INSERT, [uuid.uuid4(), named(own)])
+        other.commit()
+    assert Artifact.objects.get().txid == own
 
 
 def test_a_cursor_never_passes_ids_that_a_crash_would_give_out_again(reader: Reader) -> None:
