@@ -31,9 +31,10 @@ REFRESH_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 _LOOK_SECONDS = 0.02
-# A turn costs as much for one row as for many: where many come, the next ones gather for a while, and one row is not kept waiting.
-_REST_SECONDS_PER_ROW = 0.02
-_LONGEST_REST_SECONDS = 0.35
+# A turn costs as much for one row as for many: where many come, the next ones gather from the beginning of a turn to that of the next,
+# and one row is not kept waiting.
+_GATHER_SECONDS_PER_ROW = 0.02
+_LONGEST_GATHER_SECONDS = 0.4
 _FOR_A_WORKER = Harvested(is_interrupted=True)
 
 # What was heard from the remote of this name is harvested; a task for it is sent.
@@ -114,7 +115,7 @@ class RemoteListener:
             found = None
         if found is not None and not found.has_rows:
             return
-        seen = news.count()
+        seen, heard = news.count(), time.monotonic()
         with self._turn:
             if self._stopped.is_set():
                 return
@@ -126,7 +127,8 @@ class RemoteListener:
             self._send(self._remote.name)
         if turn.is_complete:
             self._resends.reset()
-            self._stopped.wait(min(turn.rows * _REST_SECONDS_PER_ROW, _LONGEST_REST_SECONDS))
+            gathering = min(turn.rows * _GATHER_SECONDS_PER_ROW, _LONGEST_GATHER_SECONDS)
+            self._stopped.wait(max(heard + gathering - time.monotonic(), 0))
         else:
             self._await_harvest(progress, seen)
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -40,7 +41,7 @@ from datamodel.preauth import SigningKey
 from datamodel.statements import signed_statement
 from harvest import client, exchange, listening, operations, queries, tasks
 from harvest.client import Remote
-from harvest.exchange import Heard
+from harvest.exchange import Harvested, Heard
 from harvest.listening import Listeners, Pause, RemoteListener
 from tests import peers
 from tests.factories import artifact_row
@@ -235,23 +236,33 @@ def test_a_turn_that_was_begun_gives_its_lease_back_before_the_listener_ends(
     assert (Artifact.objects.count(), RemoteInventory.objects.get().lease_holder) == (1, None)
 
 
-def test_where_many_rows_come_the_next_ones_gather_for_a_while(from_site: RemoteInventory, peer: FakeInventory) -> None:
+@pytest.mark.parametrize(
+    ("rows", "turn", "rest"), [(1, 0.005, 0.015), (1, 0.1, 0.0), (5, 0.03, 0.07), (100, 0.1, 0.3), (100, 1.0, 0.0)]
+)
+@pytest.mark.usefixtures("from_site")
+def test_where_many_rows_come_the_next_ones_gather_from_turn_to_turn_and_where_turns_are_slow_nobody_waits_longer(
+    peer: FakeInventory, monkeypatch: pytest.MonkeyPatch, rows: int, turn: float, rest: float
+) -> None:
     exchange.harvest("peer")
-    rests: list[float] = []
+    now, rests = [0.0], list[float]()
 
     class Watched(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
             rests.append(timeout or 0.0)
             return False
 
-    listener = RemoteListener(RemoteInventory.objects.get(), exchange.harvest_heard, lambda _: True)
+    def harvest(name: str, heard: Heard) -> Harvested:
+        now[0] += turn
+        return exchange.harvest_heard(name, heard)
+
+    listener = RemoteListener(RemoteInventory.objects.get(), harvest, lambda _: True)
     listener._stopped = Watched()
-    for count in (1, 5, 100):
-        for _ in range(count):
-            peer.add_artifact(artifact_row(f"cadc:TEST/{uuid.uuid4()}"))
-        listener._listen_once()
-    assert Artifact.objects.count() == 106
-    assert rests == pytest.approx([0.02, 0.1, listening._LONGEST_REST_SECONDS])
+    for _ in range(rows):
+        peer.add_artifact(artifact_row(f"cadc:TEST/{uuid.uuid4()}"))
+    monkeypatch.setattr(listening, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    listener._listen_once()
+    assert Artifact.objects.count() == rows
+    assert rests == pytest.approx([rest])
 
 
 def heard_of(peer: FakeInventory) -> Heard:
