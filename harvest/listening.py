@@ -34,7 +34,7 @@ _LOOK_SECONDS = 0.02
 # A turn costs as much for one row as for many: where many come, the next ones gather from the beginning of a turn to that of the next,
 # and one row is not kept waiting.
 _GATHER_SECONDS_PER_ROW = 0.02
-_LONGEST_GATHER_SECONDS = 0.4
+_LONGEST_GATHER_SECONDS = 0.2
 _FOR_A_WORKER = Harvested(is_interrupted=True)
 
 # What was heard from the remote of this name is harvested; a task for it is sent.
