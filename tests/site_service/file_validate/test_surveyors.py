@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import BrokenExecutor
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -42,9 +43,13 @@ def validate(*arguments: str) -> str:
 
 
 def children() -> list[psutil.Process]:
-    found = psutil.Process().children()
-    living = (one for one in found if one.status() != psutil.STATUS_ZOMBIE)
-    return [one for one in living if "spawn_main" in " ".join(one.cmdline())]
+    """One that is reaped while it is looked at is none any more."""
+    living = []
+    for one in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if one.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(one.cmdline()):
+                living.append(one)
+    return living
 
 
 def test_they_find_what_one_process_finds(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
