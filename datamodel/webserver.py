@@ -21,6 +21,7 @@ from datamodel.logs import LineFormatter
 _MEMORY = "/dev/shm"  # noqa: S108  # a directory of ours in it, which only we may read, and gunicorn's heartbeat file
 
 memory.share_arenas()
+memory.reuse_blocks()
 
 
 def _descriptors() -> int:

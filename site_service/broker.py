@@ -29,7 +29,17 @@ from dramatiq.middleware import (
     TimeLimit,
 )
 
+from datamodel import memory
 from datamodel.audit import acting
+
+
+class Memory(Middleware):
+    """What one large file took is there for the next, whichever thread carries it."""
+
+    def after_process_boot(self, broker: dramatiq.Broker) -> None:
+        del broker
+        memory.share_arenas()
+        memory.reuse_blocks()
 
 
 class DatabaseConnections(Middleware):
@@ -68,6 +78,7 @@ def make_broker() -> RedisBroker:
         CurrentMessage(),
         DatabaseConnections(),
         Acting(),
+        Memory(),
     ]
     return RedisBroker(
         url=settings.INVENTORY_DRAMATIQ_URL, namespace=f"{settings.INVENTORY_NAME}:dramatiq", middleware=middleware

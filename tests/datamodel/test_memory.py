@@ -1,4 +1,4 @@
-"""Memory that was given back goes to the system when it is asked for, seen in a process of its own; how much there is at all."""
+"""What the C library does with memory that was given back, seen in processes of their own; how much there is at all."""
 
 from __future__ import annotations
 
@@ -29,8 +29,45 @@ memory.give_back()
 print(before, full, resident())
 """
 
+_BLOCKS = """
+import resource, sys
+from datamodel import memory
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library has nothing to be told")
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def carry():
+    blocks = [b"x" * 1024 * 1024 for _ in range(8)]
+    blocks.clear()
+
+if sys.argv[1:] == ["reused"]:
+    memory.reuse_blocks()
+for _ in range(5):
+    carry()
+before = faults()
+for _ in range(20):
+    carry()
+print((faults() - before) * resource.getpagesize() // 1024 // 1024)
+"""
+
+_glibc = pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library has nothing to be told"
+)
+
+
+@_glibc
+def test_blocks_of_large_files_come_in_the_pages_of_those_before() -> None:
+    assert _new_mebibytes("reused") < 8
+    assert _new_mebibytes() > 80
+
+
+def _new_mebibytes(*arguments: str) -> int:
+    """Of 160 that were carried, eight at a time: how many were in pages that the process did not have."""
+    found = subprocess.run([sys.executable, "-c", _BLOCKS, *arguments], capture_output=True, text=True, check=True)
+    return int(found.stdout)
+
+
+@_glibc
 def test_a_heap_full_of_holes_goes_back_to_the_system() -> None:
     found = subprocess.run([sys.executable, "-c", _HOLES], capture_output=True, text=True, check=True)
     before, full, after = map(int, found.stdout.split())

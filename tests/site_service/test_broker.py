@@ -31,7 +31,7 @@ def test_queues_of_several_inventories_never_meet(settings: Settings) -> None:
 def test_middleware_is_explicit() -> None:
     names = [type(middleware).__name__ for middleware in broker.middleware]
     assert "Prometheus" not in names
-    assert {"AgeLimit", "TimeLimit", "Retries", "DatabaseConnections"} <= set(names)
+    assert {"AgeLimit", "TimeLimit", "Retries", "DatabaseConnections", "Memory"} <= set(names)
 
 
 def test_every_actor_has_a_time_limit_of_its_own() -> None:
