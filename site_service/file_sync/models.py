@@ -54,7 +54,8 @@ class SyncAttempt(models.Model):
 class SyncScan(models.Model):
     """How far the search for missing artifacts has read: a cursor per kind of news in this inventory's own feed.
 
-    Another epoch (a restore) or another policy makes it read from the start.
+    Another epoch (a restore) or another policy makes it read from the start; for another policy the queue is judged again
+    before, and `judged_id` is the last that was: none once all are.
     """
 
     id = models.SmallIntegerField(primary_key=True, default=1)
@@ -64,6 +65,7 @@ class SyncScan(models.Model):
     known_id = models.UUIDField(default=uuid.UUID(int=0))
     lost_txid = models.BigIntegerField(default=0)
     lost_id = models.UUIDField(default=uuid.UUID(int=0))
+    judged_id = models.UUIDField(null=True)
 
     class Meta:
         db_table = "sync_scan"

@@ -51,7 +51,7 @@ def note_missing(*, seconds: float = _BUDGET_SECONDS) -> int:
     """Bring the queue up to date with what is known, lost and wanted; returns how many rows it gained.
 
     Commits a page at a time, rows and cursor together, and stops after about `seconds` (but not before one page); the next
-    call goes on. Returns 0 when another process is at it. A changed policy re-judges the queue and reads everything once more.
+    call goes on. Returns 0 when another process is at it. A changed policy re-judges the queue, then reads everything once more.
     """
     deadline = time.monotonic() + seconds
     gained = 0
@@ -62,11 +62,10 @@ def note_missing(*, seconds: float = _BUDGET_SECONDS) -> int:
                 return gained
             policy = current_policy()
             _begin_again_if_changed(scan, policy)
-            known, known_done = _advance(scan, policy, _KNOWN_SQL, is_repair=False)
-            lost, lost_done = _advance(scan, policy, _LOST_SQL, is_repair=True)
+            more, is_done = _go_on(scan, policy)
             scan.save()
-        gained += known + lost
-        if (known_done and lost_done) or time.monotonic() > deadline:
+        gained += more
+        if is_done or time.monotonic() > deadline:
             return gained
 
 
@@ -98,27 +97,40 @@ def _begin_again_if_changed(scan: SyncScan, policy: Policy) -> None:
     if scan.epoch == epoch and scan.policy == digest:
         return
     if scan.policy != digest:
-        _judge_again(policy)
+        scan.judged_id = _FIRST_ID
     scan.epoch, scan.policy = epoch, digest
     scan.known_txid = scan.lost_txid = 0
     scan.known_id = scan.lost_id = _FIRST_ID
 
 
-def _judge_again(policy: Policy) -> None:
-    """The rows of the queue under another policy: unwanted ones go (but for repairs), priorities follow."""
-    after = _FIRST_ID
-    while rows := _fetch(_QUEUED_SQL, {"after": after, "limit": PAGE}):
-        verdicts = [(artifact_id, is_repair, policy.verdict(str(uri))) for artifact_id, uri, is_repair in rows]
-        dropped = [artifact_id for artifact_id, is_repair, verdict in verdicts if not (verdict.wanted or is_repair)]
-        values = {
-            "dropped": dropped,
-            "ids": [artifact_id for artifact_id, _, _ in verdicts],
-            "priorities": [verdict.priority for _, _, verdict in verdicts],
-        }
-        with connection.cursor() as cursor:
-            cursor.execute("DELETE FROM sync_attempt WHERE artifact_id = ANY(%(dropped)s)", values)
-            cursor.execute(_PRIORITY_SQL, values)
-        after = rows[-1][0]
+def _go_on(scan: SyncScan, policy: Policy) -> tuple[int, bool]:
+    """One page of what comes next; returns how many rows the queue gained and whether nothing is left."""
+    if scan.judged_id is not None:
+        scan.judged_id = _judge_again(scan.judged_id, policy)
+    if scan.judged_id is not None:
+        return 0, False
+    known, known_done = _advance(scan, policy, _KNOWN_SQL, is_repair=False)
+    lost, lost_done = _advance(scan, policy, _LOST_SQL, is_repair=True)
+    return known + lost, known_done and lost_done
+
+
+def _judge_again(after: uuid.UUID, policy: Policy) -> uuid.UUID | None:
+    """The queue's next rows under another policy: unwanted ones go (but for repairs), priorities follow. The last of them;
+    none if these were all.
+    """
+    rows = _fetch(_QUEUED_SQL, {"after": after, "limit": PAGE})
+    verdicts = [(artifact_id, is_repair, policy.verdict(str(uri))) for artifact_id, uri, is_repair in rows]
+    dropped = [artifact_id for artifact_id, is_repair, verdict in verdicts if not (verdict.wanted or is_repair)]
+    values = {
+        "dropped": dropped,
+        "ids": [artifact_id for artifact_id, _, _ in verdicts],
+        "priorities": [verdict.priority for _, _, verdict in verdicts],
+    }
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM sync_attempt WHERE artifact_id = ANY(%(dropped)s)", values)
+        cursor.execute(_PRIORITY_SQL, values)
+    last: uuid.UUID = rows[-1][0] if rows else after
+    return last if len(rows) == PAGE else None
 
 
 def _advance(scan: SyncScan, policy: Policy, sql: str, *, is_repair: bool) -> tuple[int, bool]:

@@ -146,6 +146,44 @@ def test_a_wider_policy_finds_what_was_known_before() -> None:
     assert scan.note_missing() == 1
 
 
+def test_a_long_queue_is_judged_again_page_by_page_and_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "PAGE", 3)
+    set_policy(namespace=CADC, wanted=True)
+    for number in range(7):
+        know(f"cadc:A/{number}")
+    scan.note_missing()
+    set_policy(namespace=CADC, wanted=True, priority=5)
+
+    def judged() -> list[bool]:
+        priorities = SyncAttempt.objects.order_by("artifact_id").values_list("priority", flat=True)
+        return [priority == 5 for priority in priorities]
+
+    know("cadc:A/new")
+    found = []
+    for expected in (3, 6, 7):
+        found.append(scan.note_missing(seconds=-1))
+        assert judged() == [True] * expected + [False] * (7 - expected)
+    assert found == [0, 0, 0]
+    # Only then all that is known is read again, and what is new found.
+    assert scan.note_missing() == 1
+    assert judged() == [True] * 8
+
+
+def test_a_policy_that_changes_while_the_queue_is_judged_is_what_all_of_it_is_judged_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scan, "PAGE", 3)
+    set_policy(namespace=CADC, wanted=True)
+    for number in range(7):
+        know(f"cadc:A/{number}")
+    scan.note_missing()
+    set_policy(namespace=CADC, wanted=True, priority=5)
+    scan.note_missing(seconds=-1)
+    set_policy(namespace=CADC, wanted=True, priority=6)
+    scan.note_missing()
+    assert set(SyncAttempt.objects.values_list("priority", flat=True)) == {6}
+
+
 def test_a_narrower_policy_empties_the_queue_and_new_priorities_reach_it() -> None:
     set_policy(namespace=CADC, wanted=True)
     know("cadc:A/f")
