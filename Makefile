@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := demo
-.PHONY: install install-dev demo check check-code check-site check-global openapi test test-long bench bench-long bench-growth bench-memory bench-startup lock audit clean
+.PHONY: install install-dev demo check check-code check-site check-global openapi baseline test test-long bench bench-long bench-growth bench-memory bench-startup lock audit clean
 
 PYTHON3 ?= python3
 VENV ?= .venv
@@ -56,6 +56,10 @@ check-site check-global: check-%: install-dev
 openapi: install-dev
 	INVENTORY_ROLE=site $(PYTHON) manage.py spectacular --validate --fail-on-warn --file site_service/openapi.yaml
 	INVENTORY_ROLE=global $(PYTHON) manage.py spectacular --validate --fail-on-warn --file global_inventory/openapi.yaml
+
+# The schema of a new inventory, after a change of migrations.
+baseline: install-dev
+	$(PYTHON) -m tests.baseline
 
 # More processes than cores: tests wait for disks, servers and each other.
 test: install-dev

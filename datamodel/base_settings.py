@@ -306,6 +306,9 @@ INVENTORY_CAPABILITIES: list[tuple[str, str]] = [(vosi.FILES, "files")]
 # What a restored inventory does, in order, before it is open: (step, dotted name of a function of `restoration.StepOptions`).
 RESTORATION_STEPS: list[tuple[str, str]] = [("reconcile", "harvest.restoring.reconcile_with_peers")]
 
+# The schema of a new inventory: see `datamodel.baseline`. Each role has its own.
+SCHEMA_BASELINE: Path
+
 # Further steps of `manage.py provision`: dotted names of functions without arguments; each is idempotent.
 PROVISION_STEPS: list[str] = []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from datamodel import env, vosi
 from datamodel.base_settings import *  # noqa: F403
 from datamodel.base_settings import (
@@ -21,6 +23,7 @@ INSTALLED_APPS = [
 ]
 ROOT_URLCONF = "global_inventory.urls"
 WSGI_APPLICATION = "global_inventory.wsgi.application"
+SCHEMA_BASELINE = Path(__file__).with_name("baseline.sql")
 
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from datamodel import env
@@ -48,6 +49,7 @@ HARVEST_SELECTION = "site_service.policy.queries.harvest_selection"
 HARVEST_QUARANTINE = "site_service.file_validate.quarantine.quarantine_artifact"
 # The task that is told when harvested rows have come.
 HARVEST_NUDGE = "site_service.file_sync.tasks.enqueue_missing"
+SCHEMA_BASELINE = Path(__file__).with_name("baseline.sql")
 PROVISION_STEPS = ["site_service.health.ensure_store", "site_service.policy.provision.apply_configured_policy"]
 # JSON list of {namespace, wanted, priority}: applied by `manage.py provision` while there is no policy, then never again.
 INVENTORY_SYNC_POLICY = env.text("INVENTORY_SYNC_POLICY", "[]")
