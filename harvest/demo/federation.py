@@ -211,6 +211,7 @@ class Federation:
 
         Who runs is paired while workers and listeners start.
         """
+        self._servers.create([inventory.servers for inventory in inventories])
         with ThreadPoolExecutor(len(inventories)) as executor:
             for outcome in [executor.submit(self._start, inventory, stopping) for inventory in inventories]:
                 outcome.result()

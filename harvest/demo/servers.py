@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from datamodel import embedded
-from datamodel.embedded import EmbeddedError
+from datamodel.clusters import EmbeddedError
 from harvest.demo.supervisor import Report
 
 _LOOK_SECONDS = 0.5
@@ -22,6 +22,10 @@ class Servers:
         self._report = report
         self._lock = threading.Lock()
         self._watches: dict[Path, tuple[threading.Thread, threading.Event]] = {}
+
+    def create(self, directories: Sequence[Path]) -> None:
+        """Make the databases of these pairs, as far as they are new, at the cost of one. Raises EmbeddedError."""
+        embedded.create(directories)
 
     def start(self, directory: Path) -> None:
         """Start this pair and watch it. Raises EmbeddedError."""

@@ -19,7 +19,8 @@ import psycopg
 import pytest
 
 from datamodel import embedded
-from datamodel.embedded import EmbeddedError, EmbeddedServers
+from datamodel.clusters import EmbeddedError
+from datamodel.embedded import EmbeddedServers
 from datamodel.memory import machine_bytes
 
 PROJECT = Path(__file__).parents[2]
@@ -304,6 +305,56 @@ def test_two_directories_are_served_at_once(servers: EmbeddedServers, tmp_path: 
     finally:
         embedded.stop(other.directory)
     assert embedded.status(servers.directory) == servers
+
+
+def test_clusters_that_are_made_together_are_whole_and_independent(tmp_path: Path) -> None:
+    directories = [tmp_path / name for name in ("one", "two", "three")]
+    embedded.create(directories)
+    try:
+        running = [embedded.start(directory, with_redis=False) for directory in directories]
+        for number, servers in enumerate(running):
+            assert execute(servers, "SELECT current_database(), current_user") == [("inventory", "inventory")]
+            assert execute(
+                servers, f"CREATE TABLE of_{number} ()", "SELECT count(*) FROM pg_tables WHERE tablename ~ '^of_'"
+            ) == [(1,)]
+    finally:
+        for directory in directories:
+            embedded.stop(directory)
+
+
+def test_a_cluster_that_is_there_stays_when_others_are_made_beside_it(servers: EmbeddedServers, tmp_path: Path) -> None:
+    execute(servers, "CREATE TABLE kept ()")
+    beside = tmp_path / "beside"
+    embedded.create([servers.directory, beside])
+    assert execute(servers, "SELECT to_regclass('kept')::text") == [("kept",)]
+    try:
+        assert execute(embedded.start(beside, with_redis=False), "SELECT to_regclass('kept')::text") == [(None,)]
+    finally:
+        embedded.stop(beside)
+
+
+COPY = """
+import resource, sys
+from pathlib import Path
+from datamodel import clusters
+from datamodel.processes import Account
+one, two = map(Path, sys.argv[1:])
+tools = clusters.postgres_tools(clusters.chosen_major(None))
+account = Account.choose(two, two / "postgres", tools / "postgres")
+resource.setrlimit(resource.RLIMIT_FSIZE, (300000, 300000))
+clusters.create_cluster(two, account, tools, durable=True, like=one)
+"""
+
+
+def test_a_copy_that_fails_for_lack_of_space_leaves_nothing_and_can_be_repeated(tmp_path: Path) -> None:
+    directories = one, two = tmp_path / "one", tmp_path / "two"
+    embedded.create([one])
+    two.mkdir()
+    outcome = run_python("-c", COPY, str(one), str(two))
+    assert f"EmbeddedError: No database could be created in {two}" in outcome.stderr, outcome.stderr
+    assert not list(two.iterdir())
+    embedded.create(directories)
+    assert (two / "postgres" / "PG_VERSION").exists()
 
 
 def test_concurrent_starts_give_one_pair_that_outlives_both(directory: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from datamodel import embedded
-from datamodel.embedded import EmbeddedError, EmbeddedServers
+from datamodel.clusters import EmbeddedError
+from datamodel.embedded import EmbeddedServers
 
 NOT_RUNNING = 3  # as of systemctl status
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from datamodel.embedded import EmbeddedError
+from datamodel.clusters import EmbeddedError
 from harvest.demo.demonstration import Demonstration, Options
 from harvest.demo.records import DemoError
 
