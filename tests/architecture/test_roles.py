@@ -8,7 +8,16 @@ from pathlib import Path
 from tests.architecture.source import PROJECT, modules, nodes
 
 # Where the environment is read (`env.py`), handed to children, or given its defaults before settings exist.
-MAY_USE_ENVIRON = {"env.py", "clusters.py", "embedded.py", "processes.py", "celery.py", "wsgi.py", "broker.py", "webserver.py"}
+MAY_USE_ENVIRON = {
+    "env.py",
+    "clusters.py",
+    "embedded.py",
+    "processes.py",
+    "celery.py",
+    "wsgi.py",
+    "broker.py",
+    "webserver.py",
+}
 MAX_LINES = 400
 
 
